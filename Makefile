@@ -1,0 +1,44 @@
+# The first command on a fresh checkout may be any of these; each sets up what it needs, in .venv.
+#
+#   make demo    the whole main job on this machine; ARGS="--once --json" for one JSON object
+#   make test    all tests; ARGS="-k swap" for some
+#   make check   formatting, lint, types, import rules
+#   make bench   the benchmarks; ARGS="swap" for those whose name says so
+#   make clean   removes what these have made
+#
+# Set-up speaks on standard error only, so that a target's standard output is its own.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := demo
+.PHONY: demo test check bench clean
+
+PYTHON_BIN := .venv/bin/python
+ARGS ?=
+
+demo: .venv/.for-run
+	@exec $(PYTHON_BIN) -m hotcold demo $(ARGS)
+
+test: .venv/.for-test
+	@exec $(PYTHON_BIN) -m pytest -n auto --dist worksteal $(ARGS)
+
+check: .venv/.for-check
+	@$(PYTHON_BIN) -m ruff format --check .
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m mypy
+	@.venv/bin/lint-imports
+
+bench: .venv/.for-test
+	@found=; for each in benchmarks/bench_*.py; do \
+	    [[ -e $$each && $$each == *"$(ARGS)"* ]] || continue; \
+	    found=1; $(PYTHON_BIN) "$$each" || exit 1; \
+	done; \
+	[[ $$found ]] || { echo "no file benchmarks/bench_*$(ARGS)*.py" >&2; exit 1; }
+
+clean:
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each purpose; the script makes or updates .venv and the stamp.
+.venv/.for-%: pyproject.toml scripts/setup-venv
+	@scripts/setup-venv .venv $* 1>&2
