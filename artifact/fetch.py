@@ -1,0 +1,246 @@
+"""Owns reading one url as a stream of raw bytes, and what each failure of it means.
+
+What the bytes should be is left to `artifact.transfer`; trying again to the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import aiohttp
+
+from artifact.entries import CHUNK_BYTES
+from artifact.errors import ConfigError, TransientError
+from artifact.pullwire import PullSettings
+
+MAX_REDIRECTS: Final = 5
+_OK: Final = 200
+
+_MEANINGS: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
+    (
+        (aiohttp.TooManyRedirects, aiohttp.NonHttpUrlRedirectClientError, aiohttp.InvalidUrlRedirectClientError),
+        "bad_redirect",
+        f"at most {MAX_REDIRECTS} redirects, to http or https, are followed",
+    ),
+    ((aiohttp.InvalidURL,), "bad_url", "correct the url in the manifest"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "tls_failed", "check its certificate, and this host's ca_cert and clock"),
+    ((aiohttp.ClientConnectorDNSError,), "dns_failed", "check the name in the url and this host's resolver"),
+    (
+        (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError),
+        "proxy_failed",
+        "check the proxy in the environment",
+    ),
+    ((aiohttp.ClientConnectorError,), "connect_failed", "is the server up, and does it listen there?"),
+    (
+        (aiohttp.ClientPayloadError,),
+        "truncated",
+        "the body broke off or is malformed: look at the server and at proxies between",
+    ),
+)
+"""What aiohttp's errors mean: the first class that fits decides, so special ones stand before their parents."""
+
+
+class SourceFailed(TransientError):
+    """One url did not give the artifact; another one, or the same one later, may."""
+
+    kind = "artifact_unreachable"
+
+
+class Source(Protocol):
+    """An opened url.
+
+    Attributes:
+        size_bytes: what the server announces, or None.
+    """
+
+    size_bytes: int | None
+
+    async def chunk(self) -> bytes:
+        """The next bytes, none at the end.
+
+        Raises:
+            SourceFailed: the stream broke, stalled or drips; the kind says which.
+        """
+
+
+def shown(url: str) -> str:
+    """The url for people: without password and query, where access tokens stand."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
+
+
+class RateWatch:
+    """Notices a server that drips: pure arithmetic over the time spent waiting for it.
+
+    Args:
+        min_rate_bytes: per second; slower over a whole window is too slow.
+        window_s: of waiting.
+    """
+
+    def __init__(self, min_rate_bytes: int, window_s: float) -> None:
+        self._min_rate_bytes = min_rate_bytes
+        self._window_s = window_s
+        self._waited_s = 0.0
+        self._received_bytes = 0
+
+    def is_too_slow(self, waited_s: float, received_bytes: int) -> bool:
+        """Count one read; True where it completes a window that was too slow."""
+        self._waited_s += waited_s
+        self._received_bytes += received_bytes
+        if self._waited_s < self._window_s:
+            return False
+        too_slow = self._received_bytes < self._min_rate_bytes * self._waited_s
+        self._waited_s, self._received_bytes = 0.0, 0
+        return too_slow
+
+
+@asynccontextmanager
+async def opened(url: str, settings: PullSettings) -> AsyncIterator[Source]:
+    """Open an `http`, `https` or `file` url.
+
+    `http` follows the environment's proxies and at most `MAX_REDIRECTS` redirects, to `http` and `https` only; the
+    content encoding is left as it is, because the digest is over the bytes that lie on the server.
+
+    Raises:
+        SourceFailed: no such place, refused, not answering, or an answer that is not the artifact.
+        ConfigError: `ca_cert` cannot be read.
+    """
+    if urlsplit(url).scheme == "file":
+        with _opened_file(url) as source:
+            yield source
+        return
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
+    headers = {"Accept-Encoding": "identity", "User-Agent": settings.user_agent}
+    connector = aiohttp.TCPConnector(ssl=_tls(settings.ca_cert))
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, headers=headers, trust_env=True, auto_decompress=False
+    ) as session:
+        with _translated(url, settings):
+            async with asyncio.timeout(settings.stall_timeout_s):
+                response = await session.get(url, max_redirects=MAX_REDIRECTS)
+        async with response:
+            if response.status != _OK:
+                raise SourceFailed(
+                    f"{shown(url)} answered {response.status} {response.reason or ''!a}: {_advice(response.status)}",
+                    kind=f"http_{response.status}",
+                )
+            yield _HttpSource(url, response, settings)
+
+
+class _HttpSource:
+    def __init__(self, url: str, response: aiohttp.ClientResponse, settings: PullSettings) -> None:
+        self.size_bytes = response.content_length
+        self._url = url
+        self._content = response.content
+        self._settings = settings
+        self._rate = RateWatch(settings.min_rate_bytes, settings.rate_window_s)
+
+    async def chunk(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        with _translated(self._url, self._settings):
+            async with asyncio.timeout(self._settings.stall_timeout_s):
+                data = await self._content.readany()
+        if data and self._rate.is_too_slow(loop.time() - began_s, len(data)):
+            raise SourceFailed(
+                f"{shown(self._url)} gives less than {self._settings.min_rate_bytes} bytes per second: "
+                "look at the server's load and the network between",
+                kind="too_slow",
+            )
+        return data
+
+
+class _FileSource:
+    def __init__(self, url: str, fd: int) -> None:
+        self.size_bytes: int | None = os.fstat(fd).st_size
+        self._url = url
+        self._fd = fd
+
+    async def chunk(self) -> bytes:
+        await asyncio.sleep(0)  # a local disk never waits, and others in this loop must run
+        try:
+            return os.read(self._fd, CHUNK_BYTES)
+        except OSError as error:
+            raise SourceFailed(f"{self._url} cannot be read: {error.strerror}; look at the disk's health") from error
+
+
+@contextmanager
+def _opened_file(url: str) -> Iterator[Source]:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise SourceFailed(f"{url} names the host {parts.netloc!r}: a file:// url must be file:///path", kind="bad_url")
+    try:
+        # O_NONBLOCK: a fifo put there would block the open for ever.
+        fd = os.open(Path(unquote(parts.path)), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceFailed(
+            f"{url} cannot be opened by user {os.geteuid()}: {reason}; copy the artifact there"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SourceFailed(f"{url} is no regular file: put the artifact there")
+        yield _FileSource(url, fd)
+    finally:
+        os.close(fd)
+
+
+def _tls(ca_cert: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_cert)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"ca_cert {ca_cert!r} cannot be used ({error}): it must be a readable PEM file of authorities",
+            kind="bad_ca_cert",
+        ) from error
+
+
+@contextmanager
+def _translated(url: str, settings: PullSettings) -> Iterator[None]:
+    """Turn the transport's errors into SourceFailed; the most specific class decides."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise SourceFailed(
+            f"{shown(url)} accepted no connection within {settings.connect_timeout_s} s: "
+            "is it up, is a firewall between?",
+            kind="connect_timeout",
+        ) from error
+    except TimeoutError as error:
+        raise SourceFailed(
+            f"{shown(url)} was silent for {settings.stall_timeout_s} s: look at the server", kind="stalled"
+        ) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        kind, advice = _meaning(error)
+        said = " ".join(str(error).split())  # aiohttp draws the bad byte on lines of its own
+        raise SourceFailed(f"{shown(url)}: {type(error).__name__}: {said}; {advice}", kind=kind) from error
+
+
+def _meaning(error: Exception) -> tuple[str, str]:
+    for kinds, kind, advice in _MEANINGS:
+        if isinstance(error, kinds):
+            return kind, advice
+    return SourceFailed.kind, "the answer broke off or is no sound HTTP: look at the server"
+
+
+def _advice(status: int) -> str:
+    match status:
+        case 401 | 403:
+            return "let this host read it"
+        case 404 | 410:
+            return "upload the artifact there, or correct the url in the manifest"
+        case 407:
+            return "check the proxy in the environment"
+        case _ if status >= 500:  # noqa: PLR2004 - the server errors of HTTP
+            return "look at the server"
+        case _:
+            return "a plain 200 with the artifact is needed"

@@ -1,0 +1,87 @@
+"""Owns finding a build's manifest, and from it the absolute urls of the artifact; leaves fetching that to `pull`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urljoin
+
+from artifact.errors import ConfigError, Refused
+from artifact.fetch import opened, shown
+from artifact.manifest import Manifest, ManifestRef, decode_manifest
+from artifact.pullwire import PullSettings
+
+MAX_MANIFEST_BYTES: Final = 1 << 20
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEMES: Final = ("http://", "https://", "file://")
+
+
+async def load_manifest(location: str, *, settings: PullSettings | None = None) -> tuple[Manifest, str]:
+    """Read the manifest at a path, or at an `http`, `https` or `file` url.
+
+    Returns:
+        The manifest, and its location as an absolute url, for `reference`.
+
+    Raises:
+        TransientError: it cannot be fetched; kinds as in `artifact.pull.pull`.
+        ConfigError: not a location that can be read.
+        Refused: what lies there is no manifest.
+    """
+    url = absolute(location)
+    data = bytearray()
+    async with opened(url, settings or PullSettings()) as source:
+        while chunk := await source.chunk():
+            data += chunk
+            if len(data) > MAX_MANIFEST_BYTES:
+                raise Refused(
+                    f"{shown(url)} is larger than {MAX_MANIFEST_BYTES} bytes: give the manifest's address (.json), "
+                    "not the artifact's",
+                    kind="manifest_invalid",
+                )
+    try:
+        return decode_manifest(bytes(data)), url
+    except Refused as error:
+        raise Refused(f"{shown(url)}: {error}", kind=error.kind) from error
+
+
+def reference(manifest: Manifest, location: str) -> ManifestRef:
+    """What a host needs to fetch the build whose manifest lies at `location`, a path or url.
+
+    Raises:
+        Refused: kind `manifest_invalid`: a url, digest, size or format that no host could use.
+        ConfigError: not a location that can be read.
+    """
+    base = absolute(location)
+    try:
+        return ManifestRef(
+            id=manifest.id,
+            urls=tuple(urljoin(base, _quoted(url)) for url in manifest.urls),
+            digest=manifest.digest,
+            size=manifest.size,
+            format=manifest.format,
+            signature=manifest.signature,
+        )
+    except ValueError as error:
+        raise Refused(f"manifest {shown(base)}: {error}", kind="manifest_invalid") from error
+
+
+def absolute(location: str) -> str:
+    """`location` as an absolute url; paths are taken from the working directory.
+
+    Raises:
+        ConfigError: kind `bad_location`: another scheme than `http`, `https` and `file`.
+    """
+    if location.startswith(_SCHEMES):
+        return location
+    if _URL.match(location):
+        raise ConfigError(
+            f"{shown(location)} cannot be read: give a path or an http://, https:// or file:// address",
+            kind="bad_location",
+        )
+    return Path(location).absolute().as_uri()
+
+
+def _quoted(url: str) -> str:
+    """A relative url is a file name to people: a space or `#` in it is part of the name."""
+    return url if _URL.match(url) else quote(url, safe="/:@!$&'()*+,;=~")

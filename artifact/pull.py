@@ -1,0 +1,141 @@
+"""Owns the seam through which a host gets a build: everything that the agent uses of fetching and opening.
+
+The work itself is left to a child process, `artifact.puller`; durability to the swapper; trying again to the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from artifact.errors import TransientError
+from artifact.limits import Limits
+from artifact.manifest import ManifestRef
+from artifact.pullwire import Failed, Finished, Line, Progress, PullSettings, Spec, as_error
+
+__all__ = ["Limits", "Progress", "PullSettings", "pull"]
+
+_MAX_LINE_BYTES: Final = 256 << 10
+_STDERR_TAIL_BYTES: Final = 4096
+
+
+async def pull(
+    ref: ManifestRef, into: Path, *, settings: PullSettings, on_progress: Callable[[Progress], None]
+) -> None:
+    """Fill the existing empty directory `into` with the build that `ref` names.
+
+    Each url is tried once, in turn. When this returns, or raises, or is cancelled, no process works in `into` any
+    more; where this process is killed, the child dies with it. After an error or a cancel the contents of `into` are
+    unspecified. Nothing is made durable.
+
+    Args:
+        ref: the build.
+        into: the directory to fill.
+        settings: limits and timeouts.
+        on_progress: called in this task, at most about ten times a second and once at the end of a download.
+
+    Raises:
+        TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
+            `connect_timeout`, `dns_failed`, `tls_failed`, `proxy_failed`, `bad_redirect`, `bad_url`, `stalled`,
+            `too_slow`, `truncated`, `size_mismatch`, `digest_mismatch`, `disk_full`, `disk_error`, `puller_died`.
+        ArtifactRejected: the build itself: `archive_broken`, `archive_hostile`, `archive_too_big`,
+            `archive_unstorable`; its digest was right, so that fetching it again cannot help.
+        ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # else a directory `artifact` in the agent's working directory would be run
+        "-m",
+        "artifact.puller",
+        os.fspath(into),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=_MAX_LINE_BYTES,
+        start_new_session=True,  # Ctrl-C in a terminal is the agent's to handle
+    )
+    stderr = asyncio.create_task(_tail(process), name="pull-stderr")
+    try:
+        result = await _converse(process, ref, settings, on_progress)
+        # It ends by itself now. A kill here could take the exit status away from asyncio, which reaps in a thread.
+        await process.wait()
+        last_words = await stderr
+    except BaseException:
+        await _kill_and_reap(process, stderr)
+        raise
+    match result:
+        case Finished():
+            return
+        case Failed():
+            raise as_error(result)
+        case None:
+            raise _died(process, ref, last_words)
+
+
+async def _converse(
+    process: Process, ref: ManifestRef, settings: PullSettings, on_progress: Callable[[Progress], None]
+) -> Finished | Failed | None:
+    assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    spec = Spec(ref=ref, settings=settings, parent_pid=os.getpid())
+    with suppress(BrokenPipeError, ConnectionResetError):  # dead already: its end of stdout says so
+        process.stdin.write(msgspec.json.encode(spec) + b"\n")
+        await process.stdin.drain()
+    decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+    async for line in process.stdout:
+        try:
+            message = decoder.decode(line)
+        except msgspec.DecodeError:
+            return None  # killed in the middle of a line
+        if not isinstance(message, Progress):
+            return message
+        on_progress(message)
+    return None
+
+
+async def _tail(process: Process) -> bytes:
+    assert process.stderr is not None  # noqa: S101 - PIPE was asked for
+    tail = b""
+    while data := await process.stderr.read(_STDERR_TAIL_BYTES):
+        tail = (tail + data)[-_STDERR_TAIL_BYTES:]
+    return tail
+
+
+async def _kill_and_reap(process: Process, stderr: asyncio.Task[bytes]) -> None:
+    """Kill the child and wait for it, however often this task is cancelled meanwhile.
+
+    Without a deadline, on purpose: a child that is still there would write into a directory that is removed next.
+    """
+    with suppress(ProcessLookupError):
+        process.kill()
+    ended = asyncio.gather(process.wait(), stderr)
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def _died(process: Process, ref: ManifestRef, stderr: bytes) -> TransientError:
+    code = process.returncode
+    if code is not None and code < 0:
+        how = f"signal {-code}, {signal.strsignal(-code)}: look for the out-of-memory killer in the kernel's log"
+    else:
+        how = f"exit status {code}: please report it"
+    said = stderr.decode(errors="replace").strip() or "nothing"
+    return TransientError(
+        f"the process that pulled build {ref.id} died without a result ({how}); its last words: {said}",
+        kind="puller_died",
+    )

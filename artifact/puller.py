@@ -1,0 +1,138 @@
+"""Owns the child process of `artifact.pull`: tries each url, reports on stdout, dies with its parent.
+
+Why a process: the memory of opening an archive is given back, a kill ends it at any point, and a fault in a
+decompressor's C code is not the agent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from artifact.diskerrors import disk_error
+from artifact.errors import ConfigError, HotcoldError, TransientError
+from artifact.fetch import SourceFailed
+from artifact.manifest import ManifestRef
+from artifact.pullwire import Finished, Line, Progress, PullSettings, Spec, failed
+from artifact.transfer import transfer
+
+_PROGRESS_INTERVAL_S: Final = 0.1
+_PR_SET_PDEATHSIG: Final = 1
+
+
+async def pull_from_any(
+    ref: ManifestRef, into: Path, *, settings: PullSettings, on_progress: Callable[[Progress], None]
+) -> None:
+    """Fill `into`, an existing empty directory, from the first of the reference's urls that gives the artifact.
+
+    Raises:
+        TransientError: no url did; the message names each one's failure, the kind is theirs if they share one.
+        HotcoldError: what `artifact.transfer` raises that no other url can help.
+    """
+    _check_empty(into)
+    failures: list[SourceFailed] = []
+    for url in ref.urls:
+        if failures:
+            _empty(into)
+        try:
+            await transfer(ref, url, into, settings=settings, on_progress=on_progress)
+        except SourceFailed as failure:
+            failures.append(failure)
+        else:
+            return
+    kinds = {failure.kind for failure in failures}
+    raise TransientError(
+        f"build {ref.id} cannot be fetched: " + "; and ".join(str(failure) for failure in failures),
+        kind=kinds.pop() if len(kinds) == 1 else SourceFailed.kind,
+    ) from failures[-1]
+
+
+def _check_empty(into: Path) -> None:
+    try:
+        with os.scandir(into) as entries:
+            found = next((entry.name for entry in entries), None)
+    except OSError as error:
+        raise ConfigError(f"{into} cannot be filled: {error.strerror}", kind="disk_not_writable") from error
+    if found is not None:
+        raise ConfigError(f"{into} cannot be filled: it holds {found!a} already", kind="not_empty")
+
+
+def _empty(into: Path) -> None:
+    try:
+        with os.scandir(into) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    Path(entry.path).unlink()
+    except OSError as error:
+        raise disk_error(error, into, "removing what the url before left") from error
+
+
+class _Reporter:
+    """Writes lines to the parent, progress at most every `_PROGRESS_INTERVAL_S`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._next_s = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_s or progress.bytes_done == progress.bytes_total:
+            self._next_s = now_s + _PROGRESS_INTERVAL_S
+            self.send(progress)
+
+    def send(self, line: Line) -> None:
+        rest = memoryview(msgspec.json.encode(line) + b"\n")
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent dies, even by SIGKILL itself."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"prctl(PR_SET_PDEATHSIG): {os.strerror(errno)}")
+
+
+def _die_at_end_of(fd: int) -> None:
+    """Die when the parent's end of the pipe closes: covers a parent whose death the kernel told somebody else."""
+    while os.read(fd, 4096):
+        pass
+    os._exit(1)
+
+
+def main() -> int:
+    """Carry out the one `Spec` on stdin; the argument is the directory to fill."""
+    _die_with_parent()
+    stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
+    with open(stdin, "rb", buffering=0, closefd=False) as lines:
+        spec = msgspec.json.decode(lines.readline(), type=Spec)
+    if os.getppid() != spec.parent_pid:
+        return 1  # it died before the kernel was asked
+    threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
+    reporter = _Reporter(stdout)
+    try:
+        asyncio.run(pull_from_any(spec.ref, Path(sys.argv[1]), settings=spec.settings, on_progress=reporter.progress))
+    except HotcoldError as error:
+        reporter.send(failed(error))
+    else:
+        reporter.send(Finished())
+    return 0
+
+
+if __name__ == "__main__":
+    # At once: all is written and closed, and tearing the interpreter down would only delay the swap.
+    os._exit(main())

@@ -1,0 +1,97 @@
+"""Owns what `artifact.pull` and its child process say to each other; leaves saying it to the two.
+
+The child gets one line, a `Spec`, and then an open pipe whose end tells it to die. It answers with lines: any number of
+`Progress`, then exactly one `Finished` or `Failed`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from artifact.errors import ArtifactRejected, ConfigError, HotcoldError, Refused, TransientError
+from artifact.limits import Limits
+from artifact.manifest import ManifestRef
+
+MAX_MESSAGE_CHARS: Final = 16_000
+"""Longest error text that crosses; an order may name many urls, and a report carries the text further."""
+
+_ERRORS: Final = (ArtifactRejected, Refused, ConfigError, TransientError)
+
+
+class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to fetch, and how much to accept.
+
+    Attributes:
+        limits: what an archive may expand to.
+        connect_timeout_s: for one TCP and TLS connection.
+        stall_timeout_s: longest silence of a server, before its answer and within it.
+        min_rate_bytes: per second, averaged over `rate_window_s` of waiting for the network; slower is an error.
+            Time in which the disk is the slow one does not count.
+        rate_window_s: see `min_rate_bytes`.
+        ca_cert: path of a PEM file with the only authorities to trust; None: the system's.
+        user_agent: sent with every request.
+    """
+
+    limits: Limits = Limits()
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 30.0
+    min_rate_bytes: int = 16 << 10
+    rate_window_s: float = 30.0
+    ca_cert: str | None = None
+    user_agent: str = "hotcold"
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """How far a pull is. `bytes_done` and `files_done` start again at 0 when the next url is tried.
+
+    Attributes:
+        bytes_done: of the artifact, received.
+        bytes_total: of the artifact.
+        files_done: entries created in the tree; links appear at the end.
+        url: where the bytes come from, without its secrets.
+    """
+
+    bytes_done: int
+    bytes_total: int
+    files_done: int
+    url: str
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """The child's task. The directory to fill is its argument, where `ps` shows it."""
+
+    ref: ManifestRef
+    settings: PullSettings
+    parent_pid: int
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The tree is complete and is what the reference names."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """An error of the tree in `artifact.errors`, to be raised again on the other side."""
+
+    error: Literal["ArtifactRejected", "Refused", "ConfigError", "TransientError"]
+    kind: str
+    message: str
+
+
+Line = Progress | Finished | Failed
+
+
+def failed(error: HotcoldError) -> Failed:
+    """Describe an error for the other side."""
+    name = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "TransientError")
+    message = str(error)
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = f"{message[:MAX_MESSAGE_CHARS]} ..."
+    return msgspec.convert({"type": "Failed", "error": name, "kind": error.kind, "message": message}, Failed)
+
+
+def as_error(line: Failed) -> HotcoldError:
+    """The error that the other side described."""
+    kinds = {kind.__name__: kind for kind in _ERRORS}
+    return kinds[line.error](line.message, kind=line.kind)
