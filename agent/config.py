@@ -1,0 +1,294 @@
+"""Owns the agent's configuration: one TOML file, parsed once into frozen settings.
+
+What the settings mean is left to the modules that use them. `hotcold check-config` runs exactly this parse.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from agent.drain import DrainSettings
+from agent.hooks import Hook
+from agent.prove import ProbeSettings
+from artifact import ConfigError
+from artifact.limits import Limits
+from artifact.pull import PullSettings
+from fleet import ConsulSettings, consul_settings
+from fleet.keys import check_name
+from swapper import Durability, Layout
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file: every key known, every type strict."""
+
+
+class ConsulTable(_Table, frozen=True):
+    """`[consul]`: laid over the environment; see `fleet.consul_settings`."""
+
+    address: str | None = None
+    token: str | None = None
+    token_file: str | None = None
+    ca_cert: str | None = None
+    ca_path: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    tls_server_name: str | None = None
+    verify: bool | None = None
+    datacenter: str | None = None
+    wait_s: float | None = None
+
+
+class FetchTable(_Table, frozen=True):
+    """`[fetch]`: patience with artifact servers, and what a build may contain."""
+
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 30.0
+    min_rate_bytes: int = 16 * 1024
+    rate_window_s: float = 30.0
+    retry_initial_s: float = 1.0
+    retry_max_s: float = 60.0
+    max_bytes: int = 20 * 1024**3
+    max_files: int = 2_000_000
+    max_ratio: int = 200
+    allow_case_collisions: bool = False
+    ca_cert: str | None = None
+
+
+class ReleasesTable(_Table, frozen=True):
+    """`[releases]`: which trees stay on disk, and how a new one is made durable."""
+
+    keep: int = 3
+    pinned: tuple[str, ...] = ()
+    durability: Durability = "syncfs"
+
+
+class ReportTable(_Table, frozen=True):
+    """`[report]`: how the host shows itself in Consul."""
+
+    ttl_s: float = 30.0
+
+
+class LogTable(_Table, frozen=True):
+    """`[log]`: `auto` writes JSON lines under systemd and readable lines on a terminal."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+HookPoint = Literal[
+    "before_fetch", "staged", "before_drain", "after_drain", "after_swap", "proved", "reverted", "failed"
+]
+HOOK_POINTS: tuple[HookPoint, ...] = get_args(HookPoint)
+
+
+class Document(_Table, frozen=True):
+    """The whole file as it is written."""
+
+    app: str
+    tier: str
+    root: str
+    host: str | None = None
+    state_dir: str | None = None
+    socket: str | None = None
+    stop_timeout_s: float = 20.0
+    consul: ConsulTable = ConsulTable()
+    fetch: FetchTable = FetchTable()
+    drain: DrainSettings = DrainSettings()
+    probe: ProbeSettings = ProbeSettings()
+    releases: ReleasesTable = ReleasesTable()
+    report: ReportTable = ReportTable()
+    log: LogTable = LogTable()
+    hooks: dict[HookPoint, Hook] = {}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is and where it works; fixed while it runs."""
+
+    app: str
+    tier: str
+    host: str
+    layout: Layout
+    socket: Path
+    consul: ConsulSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the agent was told. `identity` needs a restart to change, the rest a SIGHUP."""
+
+    identity: Identity
+    fetch: FetchTable
+    pull: PullSettings
+    drain: DrainSettings
+    probe: ProbeSettings
+    releases: ReleasesTable
+    report: ReportTable
+    log: LogTable
+    hooks: Mapping[HookPoint, Hook]
+    stop_timeout_s: float
+
+
+def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
+    """Read and check the file.
+
+    Raises:
+        ConfigError: names the file, the key, what was found and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; write one, or name another with --config") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        return parse_settings(text, environment)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", kind=error.kind) from error
+
+
+def parse_settings(text: str, environment: Mapping[str, str]) -> Settings:
+    """As `load_settings`, from the file's text."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}") from error
+    _check_keys(raw, Document, "")
+    try:
+        document = msgspec.convert(raw, Document)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_locate(str(error), raw)) from error
+    return _settle(document, environment)
+
+
+def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
+    app = check_name("app", document.app)
+    fetch = document.fetch
+    limits = {
+        "fetch.connect_timeout_s": fetch.connect_timeout_s,
+        "fetch.stall_timeout_s": fetch.stall_timeout_s,
+        "fetch.rate_window_s": fetch.rate_window_s,
+        "fetch.retry_initial_s": fetch.retry_initial_s,
+        "fetch.max_bytes": fetch.max_bytes,
+        "fetch.max_files": fetch.max_files,
+        "fetch.max_ratio": fetch.max_ratio,
+        "report.ttl_s": document.report.ttl_s,
+        "stop_timeout_s": document.stop_timeout_s,
+    }
+    for key, value in limits.items():
+        if value <= 0:
+            raise ConfigError(f"{key} = {value}: must be greater than 0")
+    if fetch.retry_max_s < fetch.retry_initial_s:
+        raise ConfigError(f"fetch.retry_max_s = {fetch.retry_max_s}: must not be below fetch.retry_initial_s")
+    if document.releases.keep < 2:  # noqa: PLR2004 - the one that serves and the one to go back to
+        raise ConfigError(f"releases.keep = {document.releases.keep}: at least 2 are needed: hot and its standby")
+    host = check_name("host", document.host or socket.gethostname())
+    consul = consul_settings(
+        environment, {k: v for k, v in msgspec.structs.asdict(document.consul).items() if v is not None}
+    )
+    identity = Identity(
+        app=app,
+        tier=check_name("tier", document.tier),
+        host=host,
+        layout=Layout(
+            # /proc shows resolved paths, and workers are looked for by them.
+            root=_absolute("root", document.root).resolve(),
+            state_dir=_absolute("state_dir", document.state_dir or f"/var/lib/hotcold/{app}"),
+        ),
+        socket=_absolute("socket", document.socket or f"/run/hotcold/{app}.sock"),
+        consul=consul,
+    )
+    pull = PullSettings(
+        limits=Limits(
+            max_bytes=fetch.max_bytes,
+            max_files=fetch.max_files,
+            max_ratio=fetch.max_ratio,
+            allow_case_collisions=fetch.allow_case_collisions,
+        ),
+        connect_timeout_s=fetch.connect_timeout_s,
+        stall_timeout_s=fetch.stall_timeout_s,
+        min_rate_bytes=fetch.min_rate_bytes,
+        rate_window_s=fetch.rate_window_s,
+        ca_cert=fetch.ca_cert,
+    )
+    return Settings(
+        identity=identity,
+        fetch=fetch,
+        pull=pull,
+        drain=document.drain,
+        probe=document.probe,
+        releases=document.releases,
+        report=document.report,
+        log=document.log,
+        hooks=document.hooks,
+        stop_timeout_s=document.stop_timeout_s,
+    )
+
+
+def _absolute(key: str, text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise ConfigError(f'{key} = "{text}": must be an absolute path')
+    return path
+
+
+def _check_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> None:
+    """Refuse unknown keys: a typo must not silently mean the default."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in raw.items():
+        _check_known(key, fields, at)
+        if key == "hooks" and isinstance(value, dict):
+            for point, table in value.items():
+                _check_known(point, HOOK_POINTS, "hooks.")
+                _check_tables(table, (Hook,), f"hooks.{point}.")
+        else:
+            _check_tables(value, _structs_in(fields[key]), f"{at}{key}.")
+
+
+def _check_tables(value: Any, kinds: tuple[type[msgspec.Struct], ...], at: str) -> None:
+    for kind in kinds:
+        for table in value if isinstance(value, list) else [value]:
+            if isinstance(table, dict):
+                _check_keys(table, kind, at)
+
+
+def _check_known(key: str, known: Collection[str], at: str) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean `{at}{near[0]}`?" if near else f"known here: {', '.join(sorted(known))}"
+        raise ConfigError(f"unknown key `{at}{key}`; {hint}", kind="config_unknown_key")
+
+
+def _structs_in(kind: Any) -> tuple[type[msgspec.Struct], ...]:
+    """The table type of a field: itself, or inside `tuple[...]` and unions. Mappings are not tables."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return (kind,)
+    arguments = get_args(kind)
+    if getattr(kind, "__origin__", None) is dict:
+        return ()
+    return tuple(struct for argument in arguments for struct in _structs_in(argument))
+
+
+def _locate(message: str, raw: Mapping[str, Any]) -> str:
+    """Turn msgspec's `... - at $.a.b` into `a.b = <what was found>: ...`."""
+    what, _, where = message.partition(" - at ")
+    path = where.strip("`").removeprefix("$").removeprefix(".")
+    if not path:
+        return what
+    found: Any = raw
+    for part in path.replace("[", ".[").split("."):
+        if isinstance(found, dict) and part in found:
+            found = found[part]
+        elif isinstance(found, list) and part.startswith("[") and part.strip("[]").isdigit():
+            found = found[int(part.strip("[]"))]
+        else:
+            return f"{path}: {what}"
+    return f"{path} = {found!r}: {what}"

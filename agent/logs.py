@@ -1,0 +1,37 @@
+"""Owns how the agent logs: one line per event on standard error; keeping and rotating it is left to the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+import structlog
+
+from agent.config import LogTable
+
+
+def configure_logs(table: LogTable, environment: Mapping[str, str], stream: TextIO = sys.stderr) -> None:
+    """Log from now on as the configuration says; may be called again.
+
+    `auto` is JSON where systemd connected the stream to its journal (`JOURNAL_STREAM`) or it is no terminal.
+    """
+    is_journal = "JOURNAL_STREAM" in environment or not stream.isatty()
+    as_json = is_journal if table.format == "auto" else table.format == "json"
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *rendering,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[table.level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )

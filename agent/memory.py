@@ -1,0 +1,121 @@
+"""Owns what the agent remembers over restarts: the order it obeys, a refusal, a hold, and whether it left service.
+
+Release directories and their records are left to `swapper`. Every file is written durably and read strictly; one that
+cannot be read is reported and counts as absent, so that a damaged file never stops the agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from agent.states import Refusal
+from artifact import HotcoldError, TransientError
+from fleet import Order, decode_order, encode
+from swapper import write_durably
+
+ORDER: Final = "order.json"
+REFUSAL: Final = "refusal.json"
+HOLD: Final = "hold.json"
+ABSENCE: Final = "out-of-service.json"
+
+
+class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The operator's wish that nothing is started."""
+
+    reason: str
+
+
+class Absence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The host left service for a deploy and has not returned. `swapped`: its workers must be told of a new tree."""
+
+    swapped: bool
+
+
+_Kept = TypeVar("_Kept", Refusal, Hold, Absence)
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What a former life left. `problems` name files that could not be read."""
+
+    order: Order | None
+    refusal: Refusal | None
+    hold: Hold | None
+    absence: Absence | None
+    problems: tuple[str, ...]
+
+
+class Memory:
+    """The agent's own files in its state directory. Blocking."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._dir = state_dir
+
+    def recall(self) -> Recollection:
+        """Read everything. Never raises for a damaged file."""
+        problems: list[str] = []
+        return Recollection(
+            order=self._recall_order(problems),
+            refusal=self._recall(REFUSAL, Refusal, problems),
+            hold=self._recall(HOLD, Hold, problems),
+            absence=self._recall(ABSENCE, Absence, problems),
+            problems=tuple(problems),
+        )
+
+    def keep_order(self, order: Order) -> None:
+        """Remember the order with the highest serial that this host obeys."""
+        write_durably(self._dir / ORDER, encode(order))
+
+    def keep_refusal(self, refusal: Refusal | None) -> None:
+        """Remember the refusal, or forget it."""
+        self._keep(REFUSAL, refusal)
+
+    def keep_hold(self, hold: Hold | None) -> None:
+        """Remember the hold, or forget it."""
+        self._keep(HOLD, hold)
+
+    def keep_absence(self, absence: Absence | None) -> None:
+        """Remember that the host is out of service, or that it is back."""
+        self._keep(ABSENCE, absence)
+
+    def _keep(self, name: str, value: msgspec.Struct | Refusal | None) -> None:
+        if value is None:
+            try:
+                (self._dir / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise TransientError(f"cannot remove {self._dir / name}: {error}", kind="os_error") from error
+        else:
+            write_durably(self._dir / name, msgspec.json.encode(value))
+
+    def _recall_order(self, problems: list[str]) -> Order | None:
+        data = self._read(ORDER, problems)
+        if data is None:
+            return None
+        try:
+            return decode_order(data)
+        except HotcoldError as error:
+            problems.append(f"{self._dir / ORDER}: {error}; orders of any serial are obeyed until the next one is kept")
+            return None
+
+    def _recall(self, name: str, kind: type[_Kept], problems: list[str]) -> _Kept | None:
+        data = self._read(name, problems)
+        if data is None:
+            return None
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            problems.append(f"{self._dir / name}: cannot be decoded, counts as absent: {error}")
+            return None
+
+    def _read(self, name: str, problems: list[str]) -> bytes | None:
+        try:
+            return (self._dir / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            problems.append(f"{self._dir / name}: cannot be read, counts as absent: {error}")
+            return None

@@ -1,0 +1,279 @@
+"""Owns the agent's loop: events in, one at a time; the machine's answer; its effects handed to the jobs.
+
+What follows from an event is left to `agent.machine`, how effects are carried out to `agent.work`, signals and sockets
+to `agent.daemon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, assert_never
+
+import structlog
+
+from agent import machine
+from agent.blocking import run_blocking
+from agent.config import Settings
+from agent.events import (
+    INTERRUPTIBLE,
+    CancelWork,
+    Command,
+    HoldLifted,
+    HoldPlaced,
+    OrderSeen,
+    Outcome,
+    RepullRequested,
+    SlotLost,
+)
+from agent.jobs import Job, Jobs
+from agent.memory import Hold, Memory
+from agent.states import STATE_NAMES, BackingOff, BuildRefused, Facts, Goal, GoingBack, Held, Model, RolledBack, Steady
+from agent.work import QueuedEffect, Workshop, problem_of, trees_on
+from artifact import HotcoldError, Refused
+from fleet import Entry, Order, Problem, check_obeyable, decode_order, wanted_build
+from swapper import Swapper
+
+log = structlog.get_logger()
+
+STOPPING: Final = "the agent is stopping"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the loop knows, for status and reports.
+
+    Attributes:
+        order: the order that is obeyed, None before the first.
+        order_problem: why the document in the tier's key is not obeyed, or None.
+        since: wall-clock time at which the state was entered.
+        since_s: the same, monotonic.
+    """
+
+    model: Model
+    order: Order | None
+    order_problem: Problem | None
+    since: datetime
+    since_s: float
+
+    @property
+    def state_name(self) -> str:
+        """As in status, reports and metrics."""
+        return STATE_NAMES[type(self.model.state)]
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the host does not run what is wanted, or None."""
+        match self.model.state:
+            case BackingOff(problem):
+                return problem
+            case RolledBack(refusal) | BuildRefused(refusal):
+                return refusal.problem
+            case GoingBack(_, refusal):
+                return None if refusal is None else refusal.problem
+            case Held(reason):
+                return Problem(kind="held", message=f"held by the operator: {reason}")
+            case _:
+                return self.order_problem
+
+
+@dataclass(frozen=True)
+class _Ended:
+    job: Job[QueuedEffect]
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class _Seen:
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class _Beat:
+    pass
+
+
+_Message = _Ended | _Seen | _Beat | Command
+
+
+class Runner:
+    """The loop. `wake` first, then keep `run` in a task group.
+
+    Args:
+        beat: called whenever the loop has handled something, and at least every `beat_s`: the loop lives.
+        changed: called with the situation after each message that was handled.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Callable[[], Settings],
+        swapper: Swapper,
+        memory: Memory,
+        workshop: Workshop,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        changed: Callable[[Situation], None],
+        beat: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._swapper = swapper
+        self._memory = memory
+        self._workshop = workshop
+        self._clock = clock
+        self._now = now
+        self._changed = changed
+        self._beat = beat
+        self._inbox: asyncio.Queue[_Message] = asyncio.Queue()
+        self._jobs: Jobs[QueuedEffect, Outcome] = Jobs(workshop.perform, self._heard, self.post_beat)
+        self._is_stopping = False
+        self._at_rest = asyncio.Event()
+        self.situation = Situation(Model(Facts(), Steady()), None, None, now(), clock())
+
+    async def wake(self) -> tuple[str, ...]:
+        """Take up what a former life left on disk.
+
+        Returns:
+            What was found damaged, for the log.
+        """
+        recollection = await run_blocking(self._memory.recall)
+        disk = await run_blocking(self._swapper.look)
+        order, strayed = self._own(recollection.order)
+        facts = Facts(
+            goal=None if order is None else self._goal(order),
+            refusal=recollection.refusal,
+            hold=None if recollection.hold is None else recollection.hold.reason,
+        ).with_trees(trees_on(disk))
+        self._workshop.order = order
+        self.situation = replace(self.situation, order=order)
+        self._take(machine.wake(facts, is_out_of_service=recollection.absence is not None))
+        return (*recollection.problems, *strayed, *disk.problems)
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Handle messages until cancelled."""
+        jobs = group.create_task(self._jobs.run(group), name="jobs")
+        try:
+            while True:
+                self._settle()
+                message = await self._inbox.get()
+                await self._handle(message)
+                self._beat()
+                self._changed(self.situation)
+        finally:
+            jobs.cancel()
+
+    def see(self, entry: Entry | None) -> None:
+        """Tell what stands in the tier's key."""
+        self._inbox.put_nowait(_Seen(entry))
+
+    def post(self, command: Command) -> None:
+        """Tell what somebody wants."""
+        self._inbox.put_nowait(command)
+
+    def post_beat(self) -> None:
+        """Let the loop show that it lives."""
+        self._inbox.put_nowait(_Beat())
+
+    async def come_to_rest(self) -> None:
+        """Finish or abandon what is under way, return to service, start nothing new; ends when all that is done.
+
+        A build that is being proved is proved first; cancel the wait to leave the rest to the next life.
+        """
+        self._is_stopping = True
+        self._at_rest.clear()
+        self.post(HoldPlaced(STOPPING))
+        await self._at_rest.wait()
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, message: _Message) -> None:
+        match message:
+            case _Beat():
+                pass
+            case _Seen(entry):
+                await self._judge(entry)
+            case _Ended(job, outcome):
+                # The outcome of work that was cancelled meanwhile is no longer about anything.
+                if not job.is_cancelled:
+                    self._take(machine.advance(self.situation.model, outcome))
+            case HoldPlaced() | HoldLifted():
+                await self._keep_hold(message)
+                self._take(machine.advance(self.situation.model, message))
+            case OrderSeen() | RepullRequested() | SlotLost():
+                self._take(machine.advance(self.situation.model, message))
+            case _:
+                assert_never(message)
+
+    async def _judge(self, entry: Entry | None) -> None:
+        """Obey the order in the key, or say why not; a key that is gone changes nothing."""
+        highest = self.situation.order
+        if entry is None:
+            text = "the tier's key does not exist; what runs stays. `hotcold deploy` writes it"
+            self._object(Problem(kind="order_absent", message=text))
+            return
+        identity = self._settings().identity
+        try:
+            order = decode_order(entry.value)
+            check_obeyable(order, app=identity.app, tier=identity.tier, highest=highest, now=self._now())
+        except Refused as error:
+            self._object(problem_of(error))
+            return
+        if order != highest:
+            log.info("order", serial=order.serial, build=order.build.id, percent=order.percent, reason=order.reason)
+            try:
+                await run_blocking(self._memory.keep_order, order)
+            except HotcoldError as error:
+                # A full disk must not stop a rollback. The price: a restart may obey an older order once.
+                log.warning("cannot record the order", serial=order.serial, error=str(error))
+        self._workshop.order = order
+        self.situation = replace(self.situation, order=order, order_problem=None)
+        self._take(machine.advance(self.situation.model, OrderSeen(self._goal(order))))
+
+    def _object(self, problem: Problem) -> None:
+        if problem != self.situation.order_problem:
+            log.warning("order not obeyed", kind=problem.kind, problem=problem.message)
+        self.situation = replace(self.situation, order_problem=problem)
+
+    def _own(self, order: Order | None) -> tuple[Order | None, tuple[str, ...]]:
+        """The remembered order, unless this host has been given to another app or tier since."""
+        identity = self._settings().identity
+        if order is None or (order.app, order.tier) == (identity.app, identity.tier):
+            return order, ()
+        return None, (f"the remembered order is for {order.app}/{order.tier}: not obeyed here, its serial forgotten",)
+
+    def _goal(self, order: Order) -> Goal:
+        return Goal(order.serial, wanted_build(order, self._settings().identity.host), order.max_unavailable)
+
+    async def _keep_hold(self, command: HoldPlaced | HoldLifted) -> None:
+        if self._is_stopping:
+            return
+        hold = Hold(command.reason) if isinstance(command, HoldPlaced) else None
+        try:
+            await run_blocking(self._memory.keep_hold, hold)
+        except HotcoldError as error:
+            log.warning("cannot record the hold; it ends with this process", error=str(error))
+
+    # --- the machine --------------------------------------------------------------------------------------------------
+
+    def _heard(self, job: Job[QueuedEffect], outcome: Outcome) -> None:
+        self._inbox.put_nowait(_Ended(job, outcome))
+
+    def _take(self, step: machine.Step) -> None:
+        model, effects = step
+        before = self.situation
+        self.situation = replace(before, model=model)
+        if model.state != before.model.state:
+            self.situation = replace(self.situation, since=self._now(), since_s=self._clock())
+            log.info("state", state=self.situation.state_name, was=before.state_name)
+        for effect in effects:
+            if isinstance(effect, CancelWork):
+                self._jobs.cancel()
+            else:
+                self._jobs.start(effect, is_interruptible=isinstance(effect, INTERRUPTIBLE))
+
+    def _settle(self) -> None:
+        is_idle = self._jobs.is_idle and self._inbox.empty()
+        if self._is_stopping and is_idle and isinstance(self.situation.model.state, Held):
+            self._at_rest.set()

@@ -1,0 +1,417 @@
+"""Owns how each effect of the machine is carried out: fetch, drain, swap, prove, go back, wait.
+
+When each happens is left to `agent.machine`. Every failure becomes an outcome here; only cancellation passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import assert_never
+
+import aiohttp
+import structlog
+
+from agent.blocking import run_blocking
+from agent.config import HookPoint, Settings
+from agent.drain import drain
+from agent.events import (
+    AcquireSlot,
+    AwaitRetry,
+    CollectGarbage,
+    DrainFailed,
+    DrainFinished,
+    FetchFailed,
+    FetchFinished,
+    Outcome,
+    ProofFailed,
+    ProofFinished,
+    RecordRefusal,
+    ReleaseSlot,
+    RetryDue,
+    ReturnToService,
+    RunStagedHook,
+    SlotTaken,
+    StagedFailed,
+    StagedPassed,
+    StartDrain,
+    StartFetch,
+    StartProving,
+    SwapBack,
+    SwapBackFailed,
+    SwapBackFinished,
+    SwapFailed,
+    SwapFinished,
+    SwapIn,
+    Work,
+)
+from agent.hooks import HookFailed, HookRun, run_hook
+from agent.memory import Absence, Memory
+from agent.prove import prove
+from agent.slots import SlotKeeper
+from agent.states import Refusal, Tree, Trees
+from agent.workers import Busy, trees_in_use
+from artifact import ArtifactRejected, HotcoldError, ManifestRef
+from artifact.pull import Progress, pull
+from fleet import Order, Problem
+from swapper import Disk, Release, Swapper
+
+log = structlog.get_logger()
+
+_PAUSE_S = 1.0
+QueuedEffect = Work | ReturnToService | ReleaseSlot | RecordRefusal | CollectGarbage
+
+
+@dataclass
+class Observed:
+    """What work under way lets others see; the status socket reads it."""
+
+    progress: Progress | None = None
+    waiting_for: Sequence[Busy] = ()
+    retry_at_s: float | None = None
+    hooks: dict[HookPoint, tuple[HookRun, datetime]] = field(default_factory=dict)
+    swap_count: int = 0
+
+
+def tree_of(release: Release) -> Tree:
+    """The machine's view of a release."""
+    return Tree(release.name, release.build_id, release.digest, release.proved)
+
+
+def trees_on(disk: Disk) -> Trees:
+    """The machine's view of a disk."""
+    hot = None if disk.hot is None else tree_of(disk.hot)
+    standby = None if disk.standby is None else tree_of(disk.standby)
+    ready = tuple(tree_of(release) for release in disk.releases if release.complete and release != disk.hot)
+    return Trees(hot, standby, ready)
+
+
+def problem_of(error: HotcoldError) -> Problem:
+    """The error as status and reports carry it."""
+    return Problem(kind=error.kind, message=str(error))
+
+
+class Workshop:
+    """Carries effects out, one at a time.
+
+    `order` is the order that is obeyed now, for the hooks' environment; the owner sets it.
+
+    Args:
+        settings: called at each use, so that a reload takes effect with the next effect.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Callable[[], Settings],
+        swapper: Swapper,
+        memory: Memory,
+        slots: SlotKeeper,
+        http: aiohttp.ClientSession,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]],
+        chance: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._swapper = swapper
+        self._memory = memory
+        self._slots = slots
+        self._http = http
+        self._clock = clock
+        self._now = now
+        self._sleep = sleep
+        self._chance = chance
+        self.observed = Observed()
+        self.order: Order | None = None
+
+    async def perform(self, effect: QueuedEffect) -> Outcome | None:
+        """Carry the effect out; its outcome, or None where it has none. Nothing but a cancellation is raised."""
+        while True:
+            try:
+                async with _translated(type(effect).__name__):
+                    return await self._perform(effect)
+            except HotcoldError as error:
+                log.error("effect failed", effect=type(effect).__name__, kind=error.kind, error=str(error))
+                if isinstance(effect, ReturnToService | ReleaseSlot | RecordRefusal | CollectGarbage):
+                    return None
+                # Work owes the machine an outcome: go on trying, for instance until the disk can be read again.
+                await self._sleep(_PAUSE_S)
+
+    async def _perform(self, effect: QueuedEffect) -> Outcome | None:
+        match effect:
+            case StartFetch(build):
+                return await self._fetch(build)
+            case RunStagedHook(tree):
+                return await self._look_at_staged(tree)
+            case AcquireSlot(slot_count):
+                await self._slots.acquire(slot_count)
+                return SlotTaken()
+            case StartDrain(tree):
+                return await self._drain(tree)
+            case SwapIn(tree):
+                return await self._swap_in(tree)
+            case StartProving(tree):
+                return await self._prove(tree)
+            case SwapBack(fallback):
+                return await self._swap_back(fallback)
+            case AwaitRetry(attempt):
+                return await self._await_retry(attempt)
+            case ReturnToService():
+                await self._return_to_service()
+                return None
+            case ReleaseSlot():
+                await self._slots.release()
+                return None
+            case RecordRefusal(refusal):
+                await self._keep_refusal(refusal)
+                return None
+            case CollectGarbage():
+                await self._collect()
+                return None
+            case _:
+                assert_never(effect)
+
+    # --- fetching -----------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, build: ManifestRef) -> Outcome:
+        try:
+            async with _translated("fetching"):
+                await self._run_hook("before_fetch", build_id=build.id)
+                release = await run_blocking(self._swapper.prepare, build.id, build.digest)
+                async with self._abandoned_on_failure(release):
+                    await pull(build, release.path, settings=self._settings().pull, on_progress=self._on_progress)
+                    durability = self._settings().releases.durability
+                    return FetchFinished(
+                        tree_of(await run_blocking(self._swapper.complete, release, durability=durability))
+                    )
+        except HotcoldError as error:
+            log.warning("fetch failed", build=build.id, kind=error.kind, error=str(error))
+            return FetchFailed(problem_of(error), is_final=isinstance(error, ArtifactRejected))
+        finally:
+            self.observed.progress = None
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.observed.progress = progress
+
+    @contextlib.asynccontextmanager
+    async def _abandoned_on_failure(self, release: Release) -> AsyncIterator[None]:
+        """Leave no half-filled tree behind, also when cancelled: the cold link goes back to the standby."""
+        try:
+            yield
+        except BaseException:
+            try:
+                await run_blocking(self._swapper.abandon, release)
+            except HotcoldError as error:
+                # Recovery at the next start removes it; the first failure is the one to report.
+                log.warning("cannot remove the unfinished tree", path=str(release.path), error=str(error))
+            raise
+
+    async def _look_at_staged(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("the staged hook"):
+                await self._run_hook("staged", build_id=tree.build_id, release=await self._release(tree))
+        except HotcoldError as error:
+            return StagedFailed(problem_of(error), is_final=isinstance(error, HookFailed))
+        return StagedPassed()
+
+    # --- draining and swapping ----------------------------------------------------------------------------------------
+
+    async def _drain(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("draining"):
+                release = await self._release(tree)
+                await self._keep_absence(Absence(swapped=False))
+                await self._run_hook("before_drain", build_id=tree.build_id, release=release)
+                disk = await run_blocking(self._swapper.look)
+                if disk.hot is not None:
+                    drained = await drain(
+                        self._settings().drain,
+                        disk.hot.path,
+                        on_waiting=self._on_waiting,
+                        clock=self._clock,
+                        sleep=self._sleep,
+                    )
+                    if drained.proceeded_with:
+                        log.warning("swapping although workers are busy", workers=len(drained.proceeded_with))
+                await self._run_hook("after_drain", build_id=tree.build_id, release=release)
+        except HotcoldError as error:
+            log.warning("drain failed", build=tree.build_id, kind=error.kind, error=str(error))
+            return DrainFailed(problem_of(error))
+        finally:
+            self.observed.waiting_for = ()
+        return DrainFinished()
+
+    def _on_waiting(self, busy: Sequence[Busy]) -> None:
+        self.observed.waiting_for = busy
+
+    async def _swap_in(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("the swap"):
+                trees = await self._exchange(tree)
+        except HotcoldError as error:
+            log.error("swap failed", build=tree.build_id, kind=error.kind, error=str(error))
+            disk = await run_blocking(self._swapper.look)
+            if disk.hot is None or disk.hot.name != tree.name:
+                return SwapFailed(problem_of(error))
+            # It failed after the links were exchanged: what counts is what readers see.
+            trees = trees_on(disk)
+        # Proved or not in a former time as hot: now it must show that it is healthy.
+        return SwapFinished(replace(trees, hot=replace(tree, proved=False)))
+
+    async def _exchange(self, tree: Tree) -> Trees:
+        release = await self._release(tree)
+        await self._keep_absence(Absence(swapped=True))
+        swap = await run_blocking(self._swapper.swap_in, release)
+        self.observed.swap_count += 1
+        log.info("swapped", build=tree.build_id, release=release.name, how=swap.how, took_us=round(swap.took_s * 1e6))
+        if swap.unrecorded is not None:
+            log.warning("the swap is done but not recorded yet", error=swap.unrecorded)
+        return trees_on(await run_blocking(self._swapper.look))
+
+    async def _swap_back(self, fallback: Tree) -> Outcome:
+        try:
+            async with _translated("going back"):
+                trees = await self._exchange(fallback)
+        except HotcoldError as error:
+            log.error("going back failed", build=fallback.build_id, kind=error.kind, error=str(error))
+            return SwapBackFailed(problem_of(error))
+        await self._return_to_service()
+        return SwapBackFinished(trees)
+
+    # --- proving and returning ----------------------------------------------------------------------------------------
+
+    async def _prove(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("proving"):
+                release = await self._release(tree)
+                await self._run_hook("after_swap", build_id=tree.build_id, release=release)
+                await prove(
+                    self._settings().probe,
+                    session=self._http,
+                    clock=self._clock,
+                    sleep=self._sleep,
+                    environment=self._environment("probe", build_id=tree.build_id, release=release),
+                )
+        except HotcoldError as error:
+            log.warning("proof failed", build=tree.build_id, kind=error.kind, error=str(error))
+            return ProofFailed(problem_of(error))
+        try:
+            release = await run_blocking(self._swapper.mark_proved, release)
+        except HotcoldError as error:
+            # It is healthy all the same; a restart before the next record would only prove it again.
+            log.warning("cannot record the proof", build=tree.build_id, error=str(error))
+        await self._run_hook_anyway("proved", tree.build_id, release)
+        await self._keep_absence(None)
+        return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True))
+
+    async def _return_to_service(self) -> None:
+        absence = (await run_blocking(self._memory.recall)).absence
+        if absence is None:
+            return
+        hot = (await run_blocking(self._swapper.look)).hot
+        build_id = "" if hot is None else hot.build_id
+        if absence.swapped:
+            await self._run_hook_anyway("after_swap", build_id, hot)
+            await self._run_hook_anyway("reverted", build_id, hot)
+        else:
+            await self._run_hook_anyway("failed", build_id, hot)
+        await self._keep_absence(None)
+
+    async def _keep_absence(self, absence: Absence | None) -> None:
+        try:
+            await run_blocking(self._memory.keep_absence, absence)
+        except HotcoldError as error:
+            # A full disk must not stop a rollback. The price: after a kill right now, a hook may be missed or repeated.
+            log.warning("cannot record leaving or returning to service", error=str(error))
+
+    async def _keep_refusal(self, refusal: Refusal | None) -> None:
+        try:
+            await run_blocking(self._memory.keep_refusal, refusal)
+        except HotcoldError as error:
+            # Going back must not wait for a full disk. The price: after a restart the build is tried once more.
+            log.warning("cannot record the refusal", error=str(error))
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    async def _await_retry(self, attempt: int) -> Outcome:
+        """Wait `retry_initial_s * 2**(attempt-1)`, at most `retry_max_s`, of which a random half is taken off."""
+        fetch = self._settings().fetch
+        ceiling_s = min(fetch.retry_max_s, fetch.retry_initial_s * 2 ** min(attempt - 1, 30))
+        delay_s = self._chance.uniform(ceiling_s / 2, ceiling_s)
+        self.observed.retry_at_s = self._clock() + delay_s
+        try:
+            await self._sleep(delay_s)
+        finally:
+            self.observed.retry_at_s = None
+        return RetryDue(trees_on(await run_blocking(self._swapper.look)))
+
+    async def _collect(self) -> None:
+        releases = self._settings().releases
+        try:
+            collected = await run_blocking(
+                self._swapper.collect, keep=releases.keep, pinned=frozenset(releases.pinned), in_use=trees_in_use
+            )
+        except HotcoldError as error:
+            log.warning("cannot remove old trees", kind=error.kind, error=str(error))
+            return
+        if collected.removed:
+            log.info("removed old trees", names=list(collected.removed))
+
+    async def _release(self, tree: Tree) -> Release:
+        disk = await run_blocking(self._swapper.look)
+        for release in disk.releases:
+            if release.name == tree.name:
+                return release
+        raise HotcoldError(f"release directory {tree.name} has disappeared; it is fetched again", kind="tree_missing")
+
+    async def _run_hook(self, point: HookPoint, *, build_id: str, release: Release | None = None) -> None:
+        hook = self._settings().hooks.get(point)
+        if hook is None:
+            return
+        environment = self._environment(point, build_id=build_id, release=release)
+        run = await run_hook(point, hook, environment=environment, clock=self._clock)
+        self.observed.hooks[point] = (run, self._now())
+        log.info("hook ran", point=point, exit=run.exit, duration_s=round(run.duration_s, 3), output=run.output[-2000:])
+        if not run.succeeded:
+            raise HookFailed(run)
+
+    async def _run_hook_anyway(self, point: HookPoint, build_id: str, release: Release | None) -> None:
+        """Run a hook whose failure cannot change the course any more: it is logged and stands in the status."""
+        try:
+            await self._run_hook(point, build_id=build_id, release=release)
+        except HotcoldError as error:
+            log.error("hook failed", point=point, kind=error.kind, error=str(error))
+
+    def _environment(self, point: str, *, build_id: str, release: Release | None) -> dict[str, str]:
+        identity, order = self._settings().identity, self.order
+        environment = {
+            "HOTCOLD_POINT": point,
+            "HOTCOLD_APP": identity.app,
+            "HOTCOLD_TIER": identity.tier,
+            "HOTCOLD_HOST": identity.host,
+            "HOTCOLD_ROOT": str(identity.layout.root),
+            "HOTCOLD_BUILD": build_id,
+        }
+        if release is not None:
+            environment["HOTCOLD_RELEASE"] = str(release.path)
+        if order is not None:
+            environment |= {"HOTCOLD_SERIAL": str(order.serial), "HOTCOLD_REASON": order.reason}
+        return environment
+
+
+@contextlib.asynccontextmanager
+async def _translated(what: str) -> AsyncIterator[None]:
+    """Let nothing but our own errors out: a bug or an unforeseen errno in one job must not end the agent."""
+    try:
+        yield
+    except (HotcoldError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        log.exception("unexpected failure", during=what)
+        raise HotcoldError(f"{what}: unexpected {type(error).__name__}: {error}", kind="unexpected") from error

@@ -1,0 +1,178 @@
+"""Owns who counts as a worker, and the evidence that a process still works in a tree.
+
+What a process holds is read by `agent.holdings`; waiting until nobody is busy is left to `agent.drain`. Everything here
+blocks, for milliseconds per thousand processes: call it through `agent.blocking`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from agent.holdings import Connections, command_line, effective_user, executable, read_holdings, units_of
+from artifact import ConfigError
+
+_CAPABILITIES: Final = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+
+
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[drain.workers]]` entry: a process is a worker if every criterion that is given holds.
+
+    Attributes:
+        unit: a systemd unit in the process's control group; shell wildcards as in `shop@*.service`.
+        user: the name or number of its effective user.
+        executable: the path of its executable, or, without a slash, the file name alone.
+        command: a regular expression that is searched in the command line, arguments joined by blanks.
+    """
+
+    unit: str | None = None
+    user: str | None = None
+    executable: str | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that matches everything or cannot be understood; msgspec adds where it stands."""
+        if not (self.unit or self.user or self.executable or self.command):
+            raise ValueError("needs at least one of `unit`, `user`, `executable`, `command`; empty would match all")
+        try:
+            re.compile(self.command or "")
+        except re.error as error:
+            raise ValueError(f"`command` is no regular expression: {error}") from error
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A worker that is not proved to be out of the tree, and why."""
+
+    pid: int
+    command: str
+    reasons: tuple[str, ...]
+
+
+def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[psutil.Process]:
+    """Find the processes that any of `matches` describes, except the agent with all its descendants.
+
+    Where an executable may not be read, that criterion holds, so that a missing privilege makes too many workers rather
+    than too few.
+
+    Raises:
+        ConfigError: a user is not known on this host (`unknown_user`).
+    """
+    tests = [(match, _user_id(match.user)) for match in matches]
+    family = {os.getpid() if agent_pid is None else agent_pid: True}
+    workers = []
+    for pid in psutil.pids() if tests else ():
+        if not any(_is_match(pid, match, user_id) for match, user_id in tests):
+            continue
+        try:
+            process = psutil.Process(pid)
+            if not _is_family(process, family):
+                workers.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return workers
+
+
+def evidence(processes: Iterable[psutil.Process], tree: Path, ports: Collection[int] = ()) -> list[Busy]:
+    """Tell which processes hold something inside `tree`, or connections on `ports`.
+
+    A connection counts while it is established, also when idle, and while the client has closed only its own half. What
+    may not be read counts as a reason too: nobody is called drained unseen.
+
+    Args:
+        processes: as `find_workers` gives them; those that have ended meanwhile are passed over.
+        tree: a release directory, with no symbolic link in its path.
+        ports: local TCP ports.
+
+    Raises:
+        OSError: /proc answers neither with data nor with a refusal.
+    """
+    connections = Connections(ports)
+    busy = []
+    for process in processes:
+        holdings = read_holdings(process.pid)
+        reasons = [*holdings.inside(tree), *connections.of(process.pid, holdings)]
+        if holdings.unseen:
+            reasons.append(f"cannot see: {', '.join(holdings.unseen)}: permission denied; needs {_CAPABILITIES}")
+        # Asked last, so that a process that ended, or whose number was given away, takes no blame.
+        if reasons and _is_alive(process):
+            busy.append(Busy(process.pid, command_line(process.pid), tuple(reasons)))
+    return busy
+
+
+def busy_workers(matches: Iterable[Match], tree: Path, ports: Collection[int]) -> list[Busy]:
+    """Find the workers and tell which are busy; errors are those of `find_workers` and `evidence`."""
+    return evidence(find_workers(matches), tree, ports)
+
+
+def trees_in_use(trees: Sequence[Path], *, agent_pid: int | None = None) -> dict[Path, str]:
+    """Tell which trees any process of the host lives in, and one sentence of evidence for each.
+
+    All processes are looked at but the agent itself, whose own open files are its own affair. Here a process that may
+    not be read does not count: it would pin every tree for ever. With the unit file's capabilities nothing is missed.
+    """
+    own = os.getpid() if agent_pid is None else agent_pid
+    used: dict[Path, str] = {}
+    for pid in psutil.pids() if trees else ():
+        if pid == own:
+            continue
+        holdings = read_holdings(pid)
+        for tree in trees:
+            if tree not in used and (reason := next(holdings.inside(tree), None)):
+                used[tree] = f"process {pid} ({command_line(pid)}): {reason}"
+    return used
+
+
+def _is_match(pid: int, match: Match, user_id: int | None) -> bool:
+    """Tell whether every given criterion holds; the cheapest is asked first."""
+    return (
+        (user_id is None or effective_user(pid) == user_id)
+        and (not match.executable or _runs(pid, match.executable))
+        and (not match.command or re.search(match.command, command_line(pid)) is not None)
+        and (not match.unit or any(fnmatchcase(unit, match.unit) for unit in units_of(pid)))
+    )
+
+
+def _runs(pid: int, wanted: str) -> bool:
+    try:
+        path = executable(pid)
+    except PermissionError:
+        # It may be one: "cannot see" will then be its reason. Threads of the kernel have no command line.
+        return command_line(pid) != ""
+    return path is not None and (path if "/" in wanted else path.rpartition("/")[2]) == wanted
+
+
+def _user_id(user: str | None) -> int | None:
+    if not user:
+        return None
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConfigError(
+            f"drain.workers: this host knows no user {user!r}; correct `user`, or create the account",
+            kind="unknown_user",
+        ) from error
+
+
+def _is_family(process: psutil.Process, known: dict[int, bool]) -> bool:
+    """Tell whether a process is the agent or descends from it; `known` remembers the answers of one look."""
+    if process.pid not in known:
+        parent = process.parent()
+        known[process.pid] = parent is not None and _is_family(parent, known)
+    return known[process.pid]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
