@@ -1,0 +1,162 @@
+"""Owns what the next order of a tier is: its serial, what the rest of the tier runs, who is chosen. Pure.
+
+Writing it is left to `checkpoint.placing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from artifact import ConfigError, ManifestRef, Refused
+from checkpoint.reading import HostKey, TierKey
+from fleet import VERSION, Order, cutoff_for, wanted_build
+
+ALL_PERCENT: Final = 100.0
+
+# Situations in which a host says of a build: not here.
+_REJECTING: Final = frozenset({"rolled_back", "build_refused"})
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a commander asks of one tier.
+
+    Attributes:
+        percent: share of the tier's hosts, above 0, at most 100.
+        max_unavailable: hosts that may be out of service at once; 0: no limit; None: as the present order has it.
+        not_after: RFC 3339 time with a zone, or None.
+    """
+
+    app: str
+    tier: str
+    build: ManifestRef
+    percent: float = ALL_PERCENT
+    max_unavailable: int | None = None
+    not_after: str | None = None
+    reason: str = ""
+    by: str = ""
+
+
+def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str, at: str) -> Order:
+    """The order that carries out `wish`.
+
+    Raising or lowering the share of the build that is being rolled out keeps its salt and `previous`, so that the same
+    hosts stay chosen; another build starts afresh, and its `previous` is what the tier is admitted at.
+
+    Args:
+        wish: what is asked.
+        key: the tier's key; a faulty one counts as empty, except that its serial is exceeded.
+        hosts: the tier's hosts.
+        salt: for a build that is new to the tier.
+        at: RFC 3339 time of writing.
+
+    Raises:
+        ConfigError: `percent` or `max_unavailable` out of range.
+        Refused: the build's id is in use in this tier for another artifact.
+    """
+    if not 0 < wish.percent <= ALL_PERCENT:
+        raise ConfigError(f"percent {wish.percent:g} is out of range: above 0, at most 100", kind="bad_percent")
+    if wish.max_unavailable is not None and wish.max_unavailable < 0:
+        raise ConfigError(f"max unavailable {wish.max_unavailable} is negative", kind="bad_max_unavailable")
+    current = key.order
+    for known in (current.build, current.previous) if current is not None else ():
+        if known is not None and known.id == wish.build.id and known.digest != wish.build.digest:
+            raise Refused(
+                f"build id {wish.build.id} is in use in {wish.app}/{wish.tier} for another artifact "
+                f"({known.digest}, now {wish.build.digest}): an id is for ever; pack it again under a new one",
+                kind="build_id_reused",
+            )
+    if current is not None and _is_same(current.build, wish.build):
+        salt, previous = current.salt, current.previous
+    else:
+        previous = None if current is None else _admitted(current, hosts)
+    return Order(
+        v=VERSION,
+        app=wish.app,
+        tier=wish.tier,
+        serial=_next_serial(key, hosts),
+        build=wish.build,
+        previous=previous,
+        percent=wish.percent,
+        cutoff=cutoff_for([host.host for host in hosts], salt, wish.percent),
+        salt=salt,
+        max_unavailable=_max_unavailable(wish.max_unavailable, current),
+        not_after=wish.not_after,
+        reason=wish.reason,
+        by=wish.by,
+        at=at,
+    )
+
+
+def rollback_order(
+    key: TierKey, hosts: Sequence[HostKey], *, max_unavailable: int | None, reason: str, by: str, at: str
+) -> Order:
+    """The order that gives the whole tier the build before the present one.
+
+    Its `previous` is the same build, so that a second rollback cannot roll forward to the bad one.
+
+    Raises:
+        Refused: there is no order, or none to go back to.
+    """
+    current = key.order
+    if current is None:
+        raise Refused("nothing is ordered here, so there is nothing to go back from", kind="nothing_to_roll_back")
+    if current.previous is None or _is_same(current.previous, current.build):
+        raise Refused(
+            f"nothing to go back to: order {current.serial} ({current.build.id}) knows no build before it; "
+            "deploy the manifest of the build you want",
+            kind="nothing_to_roll_back",
+        )
+    return msgspec.structs.replace(
+        current,
+        serial=_next_serial(key, hosts),
+        build=current.previous,
+        previous=current.previous,
+        percent=ALL_PERCENT,
+        cutoff=1.0,
+        max_unavailable=_max_unavailable(max_unavailable, current),
+        not_after=None,  # the rollout's window must not keep a host from going back
+        reason=reason,
+        by=by,
+        at=at,
+    )
+
+
+def chosen_hosts(order: Order, hosts: Iterable[HostKey]) -> tuple[str, ...]:
+    """Names of the hosts whose wanted build is the order's `build`."""
+    return tuple(host.host for host in hosts if wanted_build(order, host.host) == order.build)
+
+
+def _is_same(one: ManifestRef, other: ManifestRef) -> bool:
+    """Whether two references mean one build; places to fetch it from may differ."""
+    return (one.id, one.digest) == (other.id, other.digest)
+
+
+def _admitted(current: Order, hosts: Sequence[HostKey]) -> ManifestRef | None:
+    """The build that the tier at large may run while the next one is tried on a part of it.
+
+    That is the present one once it was ordered for the whole tier, unless the tier answered by rejecting it: the hosts
+    beyond the cutoff would then be sent to a build that failed, under a new serial which clears their refusal.
+    """
+    if current.percent < ALL_PERCENT:
+        return current.previous
+    answers = [host.report for host in hosts if host.report is not None and host.report.serial == current.serial]
+    is_rejected = any(answer.state in _REJECTING and answer.wanted == current.build.id for answer in answers)
+    is_running = any(answer.state == "steady" and answer.hot == current.build.id for answer in answers)
+    return current.previous if is_rejected and not is_running else current.build
+
+
+def _next_serial(key: TierKey, hosts: Sequence[HostKey]) -> int:
+    """Above the key's, and above all that hosts ever obeyed: with a restored snapshot's they would refuse all."""
+    obeyed = [host.report.highest for host in hosts if host.report is not None]
+    return max([key.claimed_serial, *obeyed], default=0) + 1
+
+
+def _max_unavailable(wished: int | None, current: Order | None) -> int | None:
+    if wished is None:
+        return None if current is None else current.max_unavailable
+    return wished or None
