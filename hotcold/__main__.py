@@ -1,0 +1,5 @@
+"""Owns `python -m hotcold`; leaves everything to `hotcold.main`."""
+
+from hotcold.main import main
+
+main()

@@ -1,0 +1,292 @@
+"""Owns what happens in the demo, step by step, and how each step is judged.
+
+Which processes there are is left to `hotcold.demo.world`; every order goes the way that `hotcold deploy` and
+`hotcold rollback` go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from artifact.locate import load_manifest, reference
+from checkpoint import Commander, Placed, Wish
+from fleet import ConsulStore
+from hotcold.demo.board import Board
+from hotcold.demo.builds import APP
+from hotcold.demo.children import DemoFailed
+from hotcold.demo.host import TIER, Host
+from hotcold.demo.lookout import Lookout
+from hotcold.demo.outcome import Findings
+from hotcold.demo.world import World
+from hotcold.status_document import Status
+
+FIRST: Final = "1.0"
+CHANGE: Final = "1.1"
+BAD: Final = "1.2-bad"
+REGRETTED: Final = "1.3"
+LAST: Final = "1.4"
+BUILDS: Final = (FIRST, CHANGE, BAD, REGRETTED, LAST)
+
+STEP_DEADLINE_S: Final = 120.0
+_LOOK_S: Final = 0.05
+_RESTART_S: Final = 0.3
+"""What a service manager takes to notice a dead agent and start it again."""
+
+
+class StampedStore(ConsulStore):
+    """Knows when it last began to write: the moment from which a deploy's time counts."""
+
+    put_at_s = 0.0
+
+    async def put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
+        """As `ConsulStore.put`."""
+        self.put_at_s = time.monotonic()
+        return await super().put(key, value, cas=cas)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a step works with.
+
+    Attributes:
+        start_load: lets clients ask all hosts from then on.
+        breath_s: after each step, so that people can follow, and clients meet every build.
+    """
+
+    world: World
+    store: StampedStore
+    board: Board
+    findings: Findings
+    lookout: Lookout
+    start_load: Callable[[], Awaitable[object]]
+    breath_s: float
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """All three."""
+        return self.world.hosts
+
+    async def deploy(self, build: str) -> float:
+        """Order a build for all hosts; the monotonic time of the order."""
+        manifest, location = await load_manifest(f"{self.world.files}/{APP}-{build}.json")
+        wish = Wish(app=APP, tier=TIER, build=reference(manifest, location), reason="the demo", by="the demo")
+        self._say_ordered(await self._commander().deploy(wish))
+        return self.store.put_at_s
+
+    async def roll_back(self) -> float:
+        """Order the build before; the monotonic time of the order."""
+        self._say_ordered(await self._commander().roll_back(APP, TIER, reason="no good after all", by="the demo"))
+        return self.store.put_at_s
+
+    async def until(self, is_there: Callable[[Host, Status], bool], what: str) -> None:
+        """Wait until every agent says so.
+
+        Raises:
+            DemoFailed: not in time; says what each agent said last.
+        """
+        waiting = list(self.hosts)
+        try:
+            async with asyncio.timeout(STEP_DEADLINE_S):
+                while waiting:
+                    statuses = [(host, self.board.hosts[host.name].status) for host in waiting]
+                    waiting = [host for host, status in statuses if status is None or not is_there(host, status)]
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError as error:
+            said = "; ".join(f"{host.name}: {_gist(self.board.hosts[host.name].status)}" for host in waiting)
+            raise DemoFailed(f"not all hosts {what} within {STEP_DEADLINE_S:g} s: {said}") from error
+
+    async def until_all_run(self, build: str) -> None:
+        """Wait until every host serves `build`, proved, to its clients."""
+        await self.until(
+            lambda host, status: runs(status, build) and not host.pause.exists(), f"run {build} and take requests"
+        )
+
+    def flip_times(self, build: str, since_s: float) -> list[float]:
+        """Seconds from `since_s` until each host's `hot` first led to `build`; hosts that never got there are out."""
+        first: dict[str, float] = {}
+        for flip in self.lookout.flips(since_s=since_s):
+            if flip.build == build:
+                first.setdefault(flip.host, flip.at_s - since_s)
+        return list(first.values())
+
+    def _commander(self) -> Commander:
+        return Commander(
+            self.store,
+            now=lambda: datetime.now(UTC),
+            new_salt=lambda: secrets.token_hex(8),
+            pause=asyncio.sleep,
+        )
+
+    def _say_ordered(self, placed: Placed) -> None:
+        before = placed.before.build.id if placed.before is not None else "nothing"
+        self.board.say(f"order {placed.order.serial}: {before} → {placed.order.build.id}", "cyan")
+
+
+def runs(status: Status, build: str) -> bool:
+    """Whether the agent says that it wants `build`, has it, and has proved it."""
+    is_wanted = status.order is not None and status.order.build == build
+    is_hot = status.hot is not None and status.hot.build == build and status.hot.proved
+    return status.state.name == "steady" and is_wanted and is_hot
+
+
+async def deploy_first(stage: Stage) -> None:
+    """Step 1: nothing is there yet."""
+    ordered_s = await stage.deploy(FIRST)
+    await stage.until_all_run(FIRST)
+    stage.board.say(f"{FIRST} runs everywhere after {time.monotonic() - ordered_s:.1f} s; clients come in", "green")
+    await stage.start_load()
+
+
+async def deploy_change(stage: Stage) -> None:
+    """Step 2: a change, under load."""
+    await _deploy_measured(stage, CHANGE)
+
+
+async def deploy_bad(stage: Stage) -> None:
+    """Step 3: every host must swap the bad build in, see that it fails, and go back by itself."""
+    ordered_s = await stage.deploy(BAD)
+
+    def went_back(host: Host, status: Status) -> bool:
+        is_tried = status.state.name == "rolled_back" and status.order is not None and status.order.build == BAD
+        is_back = status.hot is not None and status.hot.build == CHANGE
+        return is_tried and is_back and not host.pause.exists()
+
+    await stage.until(went_back, f"went back from {BAD} to {CHANGE}")
+    tried = stage.flip_times(BAD, ordered_s)
+    first = stage.hosts[0].name
+    status = stage.board.hosts[first].status
+    reason = "" if status is None or status.problem is None else status.problem.message
+    stage.findings.bad_build_reverted = len(tried) == len(stage.hosts) and "500" in reason
+    stage.board.say(
+        f"{BAD} was tried on {len(tried)} hosts, failed its probe, and all went back to {CHANGE} by themselves", "green"
+    )
+    stage.board.say(f"{first} says why: {_excerpt(reason)}", "dim")
+
+
+async def roll_back(stage: Stage) -> None:
+    """Step 4: a build that is healthy, but that somebody regrets."""
+    await _deploy_measured(stage, REGRETTED)
+    await asyncio.sleep(stage.breath_s)
+    ordered_s = await stage.roll_back()
+    await stage.until_all_run(CHANGE)
+    times_s = stage.flip_times(CHANGE, ordered_s)
+    stage.findings.rollback_s.extend(times_s)
+    stage.board.say(f"hot was {CHANGE} again {_milliseconds(times_s)} after the order", "green")
+
+
+async def kill_agents(stage: Stage) -> None:
+    """Step 5: kill -9 in the middle of a deploy: one agent fetching, one draining, one proving."""
+    board, lookout = stage.board, stage.lookout
+    found: dict[str, str] = {}
+    struck = {host.name: asyncio.Event() for host in stage.hosts}
+    loop = asyncio.get_running_loop()
+
+    def lay(host: Host, condition: Callable[[], bool]) -> None:
+        def strike() -> None:
+            if host.agent is not None:
+                host.agent.kill()
+            found[host.name] = _phase(host, LAST)
+            loop.call_soon_threadsafe(struck[host.name].set)
+
+        lookout.ambush(condition, strike)
+
+    fetching, draining, proving = stage.hosts
+    lay(fetching, lambda: _is_filling(fetching, LAST))
+    lay(draining, draining.pause.exists)
+    lay(proving, lambda: _leads_to(proving, LAST))
+    await stage.deploy(LAST)
+
+    async def recover(host: Host) -> None:
+        await struck[host.name].wait()
+        board.say(f"{host.name}: agent killed with -9 while {found[host.name]}", "bold red")
+        if host.agent is not None:
+            await host.agent.ended()
+        await asyncio.sleep(_RESTART_S)
+        await host.start_agent(stage.world.children)
+        board.say(f"{host.name}: agent started again")
+
+    try:
+        async with asyncio.timeout(STEP_DEADLINE_S):
+            await asyncio.gather(*(recover(host) for host in stage.hosts))
+    except TimeoutError as error:
+        raise DemoFailed(f"the deploy of {LAST} never came to where agents were to be killed") from error
+    await stage.until_all_run(LAST)
+    stage.findings.recovered_after_kill = len(found) == len(stage.hosts)
+    board.say(f"all three agents went on by themselves; {LAST} runs everywhere", "green")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the story."""
+
+    title: str
+    play: Callable[[Stage], Awaitable[None]]
+
+
+STORY: Final = (
+    Step("the first deploy, on three bare hosts", deploy_first),
+    Step("a change, under load", deploy_change),
+    Step("a build that fails its probe", deploy_bad),
+    Step("a roll-back", roll_back),
+    Step("kill -9 in the middle of a deploy", kill_agents),
+)
+
+
+async def tell(stage: Stage) -> None:
+    """Play all steps.
+
+    Raises:
+        DemoFailed: a step did not end in time.
+        HotcoldError: an order could not be given.
+    """
+    for number, step in enumerate(STORY, 1):
+        stage.board.begin(number)
+        await step.play(stage)
+        await asyncio.sleep(stage.breath_s)
+    stage.board.begin(len(STORY) + 1)
+
+
+async def _deploy_measured(stage: Stage, build: str) -> None:
+    ordered_s = await stage.deploy(build)
+    await stage.until_all_run(build)
+    times_s = stage.flip_times(build, ordered_s)
+    stage.findings.signal_to_hot_s.extend(times_s)
+    stage.board.say(f"hot was {build} {_milliseconds(times_s)} after the order", "green")
+
+
+def _phase(host: Host, build: str) -> str:
+    """What a killed agent was doing, from what it left on the disk."""
+    if _leads_to(host, build):
+        return "proving"
+    return "draining" if host.pause.exists() else "fetching"
+
+
+def _is_filling(host: Host, build: str) -> bool:
+    """Whether the release directory of `build` has its first entries."""
+    return any(True for release in host.root.glob(f"releases/{build}~*") for _ in release.iterdir())
+
+
+def _leads_to(host: Host, build: str) -> bool:
+    return host.hot.is_symlink() and host.hot.readlink().name.rpartition("~")[0] == build
+
+
+def _milliseconds(times_s: Iterable[float]) -> str:
+    return ", ".join(f"{time_s * 1000:.0f}" for time_s in sorted(times_s)) + " ms"
+
+
+def _gist(status: Status | None) -> str:
+    if status is None:
+        return "no answer"
+    hot = status.hot.build if status.hot is not None else "nothing"
+    problem = f", {status.problem.message}" if status.problem is not None else ""
+    return f"{status.state.name}, hot {hot}{problem}"
+
+
+def _excerpt(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -1,0 +1,132 @@
+"""Owns `hotcold deploy`; leaves the order's contents and its writing to `checkpoint`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import click
+
+from artifact import ConfigError, Manifest, ManifestRef
+from artifact.locate import load_manifest, reference
+from checkpoint import Wish
+from fleet import ConsulSettings, ConsulStore
+from fleet.keys import tier_key
+from hotcold.command import Command
+from hotcold.consul_options import consul_options, settings_of
+from hotcold.options import app_option, parse_moment, person, tier_option
+from hotcold.placed import commander, conclude
+
+_DEFAULT_WAIT_S = 1800.0
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "hotcold deploy /srv/artifacts/shop-2026-11-23.1.json --app shop --tier staging --wait",
+        "hotcold deploy https://builds.example.com/shop-2026-11-23.1.json --app shop --tier prod \\",
+        "    --percent 10 --max-unavailable 2 --reason 'checkout fix'",
+        "hotcold deploy https://builds.example.com/shop-2026-11-23.1.json --app shop --tier prod --percent 100",
+    ],
+    exits={
+        0: "ordered; with --wait: every host runs what is wanted",
+        1: "not ordered; with --wait: some hosts rolled back, refused, or were not there in time",
+    },
+)
+@click.argument("manifest", metavar="MANIFEST")
+@app_option
+@tier_option
+@click.option(
+    "--percent",
+    type=float,
+    default=100.0,
+    show_default=True,
+    metavar="P",
+    help="Share of the tier's hosts, rounded up; the rest runs the build before. Give the same manifest with a higher "
+    "share to go on: hosts chosen once stay chosen.",
+)
+@click.option(
+    "--max-unavailable",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Hosts of the tier that may be out of service at once; 0: no limit.  [default: as in the present order]",
+)
+@click.option(
+    "--not-after",
+    callback=parse_moment,
+    metavar="TIME",
+    help="No host starts after it: 2026-11-24T18:00+01:00, 30m, 2h.",
+)
+@click.option("--reason", default="", metavar="TEXT", help="Why, for people.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=_DEFAULT_WAIT_S,
+    metavar="[SECONDS]",
+    help=f"Wait until all hosts run what is wanted, at most SECONDS.  [{_DEFAULT_WAIT_S:g} where not given]",
+)
+@click.option(
+    "--replace-malformed",
+    is_flag=True,
+    help="Write also where the key holds something that is no order (of this version); what it was is lost.",
+)
+@consul_options
+def deploy(
+    *,
+    manifest: str,
+    app: str,
+    tier: str,
+    percent: float,
+    max_unavailable: int | None,
+    not_after: datetime | None,
+    reason: str,
+    wait_s: float | None,
+    replace_malformed: bool,
+    consul: str | None,
+    token_file: str | None,
+) -> None:
+    """Order the build described by MANIFEST, a path or URL, for a tier.
+
+    Hosts see the order at once, fetch the build in parallel, drain, swap and prove it. Whoever wrote to the tier's key
+    while this command ran is never overwritten.
+    """
+    settings = settings_of(consul, token_file)
+    tier_key(app, tier)  # refuses names that could not be written, before anything is fetched
+    wish = Wish(
+        app=app,
+        tier=tier,
+        build=asyncio.run(_find(manifest, app)),
+        percent=percent,
+        max_unavailable=max_unavailable,
+        not_after=None if not_after is None else not_after.astimezone(UTC).isoformat(timespec="seconds"),
+        reason=reason,
+        by=person(),
+    )
+    asyncio.run(_deploy(settings, wish, replace_malformed=replace_malformed, wait_s=wait_s))
+
+
+async def _find(manifest: str, app: str) -> ManifestRef:
+    described, location = await load_manifest(manifest)
+    if described.app != app:
+        raise ConfigError(f"{location} is a build of {described.app!r}, not of {app!r}: nothing was ordered")
+    build = reference(described, location)
+    _warn_of_local_urls(build, described)
+    return build
+
+
+async def _deploy(settings: ConsulSettings, wish: Wish, *, replace_malformed: bool, wait_s: float | None) -> None:
+    async with ConsulStore(settings) as store:
+        placed = await commander(store).deploy(wish, replace_malformed=replace_malformed)
+        await conclude(store, placed, wait_s)
+
+
+def _warn_of_local_urls(build: ManifestRef, described: Manifest) -> None:
+    local = [url for url in build.urls if url.startswith("file:")]
+    if local and described.urls != build.urls:
+        click.echo(
+            f"note: the artifact is ordered as {local[0]}; only hosts that see this path can fetch it. "
+            "Name the manifest by its http(s) URL, or pack with --url, for other hosts.",
+            err=True,
+        )

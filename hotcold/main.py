@@ -1,0 +1,55 @@
+"""Owns the entry point `hotcold` and the list of its sub-commands; leaves each of them to its module."""
+
+from __future__ import annotations
+
+import click
+
+from hotcold.command import Lazy, LazyGroup
+
+COMMANDS = {
+    "demo": Lazy("hotcold.demo_command", "demo", "Show everything on this machine: store, three hosts, load, deploys."),
+    "pack": Lazy("hotcold.pack_command", "pack_command", "Make an artifact and its manifest of a tree."),
+    "deploy": Lazy("hotcold.deploy_command", "deploy", "Order a build for a tier, or for a part of it."),
+    "rollback": Lazy("hotcold.rollback_command", "rollback", "Order the build before, at once, for the whole tier."),
+    "fleet": Lazy("hotcold.fleet_command", "fleet", "Show what the hosts of an app are doing."),
+    "status": Lazy("hotcold.status_command", "status", "Show what the agent on this host is doing, and why."),
+    "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
+    "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
+    "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
+    "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
+    "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
+    "dev-store": Lazy(
+        "hotcold.dev_store_command", "dev_store", "Run an embedded store, to try hotcold without Consul."
+    ),
+}
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    if is_wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and asked for seldom
+
+        click.echo(f"hotcold {version('hotcold')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""
+        Example:
+          hotcold pack ./build --app shop --id 2026-11-23.1 --out /srv/artifacts
+          hotcold deploy /srv/artifacts/shop-2026-11-23.1.json --app shop --tier staging --wait
+          hotcold fleet --app shop --watch
+    """,
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def cli() -> None:
+    """Pull-based deploys: set one key in Consul, and every host pulls, drains, swaps, proves and reports."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    cli(prog_name="hotcold")

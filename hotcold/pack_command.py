@@ -1,0 +1,119 @@
+"""Owns `hotcold pack`; leaves what goes into an artifact to `artifact.pack`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from artifact.pack import PACKED_FORMATS, PackProgress, git_revision, pack
+from hotcold.command import Command
+from hotcold.terminal import console, many, size
+
+
+@click.command(
+    "pack",
+    cls=Command,
+    examples=[
+        "hotcold pack ./build --app shop --id 2026-11-23.1 --out /srv/artifacts",
+        "hotcold pack ./build --app shop --id 2026-11-23.1 --out ./out --url https://builds.example.com/shop",
+    ],
+    exits={1: "the tree holds what no host would open, or the disk failed; nothing was left in DIR"},
+)
+@click.argument("tree", type=click.Path(path_type=Path), metavar="TREE")
+@click.option("--app", required=True, metavar="APP", help="The app.")
+@click.option("--id", "build_id", required=True, metavar="ID", help="The build's id; used once, for ever.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where artifact and manifest go."
+)
+@click.option(
+    "--url",
+    "url_base",
+    multiple=True,
+    metavar="BASE",
+    help="Where DIR will be served, for the manifest; may be given several times, hosts try one after the other. "
+    "Without it, hosts look beside the manifest.",
+)
+@click.option("--notes", metavar="TEXT", help="What is new, for people.")
+@click.option("--format", "format_", type=click.Choice(PACKED_FORMATS), default="tar.zst", show_default=True)
+@click.option(
+    "--level",
+    type=click.IntRange(1, 22),
+    metavar="N",
+    help="Compression: 1 to 22 for tar.zst, 1 to 9 for tar.gz.  [default: the format's own]",
+)
+def pack_command(
+    *,
+    tree: Path,
+    app: str,
+    build_id: str,
+    out: Path,
+    url_base: tuple[str, ...],
+    notes: str | None,
+    format_: str,
+    level: int | None,
+) -> None:
+    """Make an artifact and its manifest of the directory TREE.
+
+    The same tree gives the same bytes. Packing an unchanged tree again is harmless; another tree under the same id is
+    refused, because hosts and people know a build by its id. The git commit of TREE is noted, where there is one.
+    """
+    with _display(app, build_id) as show:
+        manifest = pack(
+            tree,
+            app=app,
+            build_id=build_id,
+            out=out,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            on_progress=show,
+            format=format_,
+            level=level,
+            url_base=url_base,
+            revision=git_revision(tree),
+            notes=notes,
+        )
+    click.echo(f"manifest  {out / f'{app}-{build_id}.json'}")
+    click.echo(f"artifact  {size(manifest.size)}, {manifest.format}, {show.summary}")
+    click.echo(f"digest    {manifest.digest}")
+    click.echo(f"revision  {manifest.revision or 'unknown: not in a git work tree'}")
+    for url in manifest.urls if url_base else ():
+        click.echo(f"url       {url}")
+
+
+class _Shown:
+    """What was packed so far, drawn by `draw`."""
+
+    def __init__(self, draw: Callable[[PackProgress], None]) -> None:
+        self._draw = draw
+        self._last = PackProgress(files_done=0, files_total=0, bytes_done=0, bytes_total=0)
+
+    def __call__(self, step: PackProgress) -> None:
+        self._last = step
+        self._draw(step)
+
+    @property
+    def summary(self) -> str:
+        """How much went in."""
+        return f"of {many(self._last.files_total, 'entry', 'entries')} with {size(self._last.bytes_total)}"
+
+
+@contextmanager
+def _display(app: str, build_id: str) -> Iterator[_Shown]:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        click.echo(f"packing {app} {build_id}", err=True)
+        yield _Shown(lambda _: None)
+        return
+    columns = (
+        TextColumn("packing {task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(build_id, total=None)
+        yield _Shown(lambda step: bar.update(task, completed=step.bytes_done, total=step.bytes_total))

@@ -1,0 +1,126 @@
+"""Owns what `deploy` and `rollback` say and wait for after an order was written; leaves writing to `checkpoint`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from checkpoint import Commander, Placed, Progress, follow
+from fleet import Order, Store, StoreUnreachable
+from hotcold.command import Failure
+from hotcold.terminal import console, duration, many
+
+
+def commander(store: Store) -> Commander:
+    """A commander of this machine's clock and chance."""
+    return Commander(
+        store,
+        now=lambda: datetime.now(UTC),
+        new_salt=lambda: secrets.token_hex(8),
+        pause=asyncio.sleep,
+        on_retry=_say_retry,
+    )
+
+
+def _say_retry(error: StoreUnreachable) -> None:
+    click.echo(f"Consul does not answer ({error}); trying again", err=True)
+
+
+def describe(placed: Placed) -> list[str]:
+    """What was written, for people."""
+    order, before = placed.order, placed.before
+    old = f"{before.build.id} ({before.percent:g} %)" if before is not None else "nothing"
+    lines = [f"order {order.serial} for {order.app}/{order.tier}: {old} -> {order.build.id} ({order.percent:g} %)"]
+    if placed.host_count == 0:
+        lines.append("  no host of this tier has reported yet; each obeys as soon as its agent starts")
+    else:
+        lines.append(f"  {len(placed.chosen)} of {many(placed.host_count, 'host')} shall run {order.build.id}")
+    rest = placed.host_count - len(placed.chosen)
+    if order.cutoff < 1 and order.previous is None:
+        lines.append("  the others keep what they have: no build before it is known in this tier")
+    elif order.previous is not None and rest:
+        lines.append(f"  {many(rest, 'host')} shall run {order.previous.id}")
+    if order.max_unavailable is not None:
+        lines.append(f"  at most {many(order.max_unavailable, 'host')} out of service at once")
+    if order.not_after is not None:
+        lines.append(f"  not obeyed after {order.not_after}")
+    return lines
+
+
+async def conclude(store: Store, placed: Placed, wait_s: float | None) -> None:
+    """Say what was ordered and either name the next command or wait until it is carried out.
+
+    Raises:
+        Failure: after waiting, some host does not run what is wanted; the message names each.
+    """
+    for line in describe(placed):
+        click.echo(line)
+    order = placed.order
+    if wait_s is None:
+        click.echo(f"watch it with: hotcold fleet --app {order.app} --tier {order.tier} --watch")
+        return
+    started_s = asyncio.get_running_loop().time()
+    last = Progress((), {}, {})
+    try:
+        async with asyncio.timeout(wait_s), aclosing(follow(store, order)) as steps:
+            with _display() as show:
+                async for last in steps:
+                    show(last)
+    except asyncio.CancelledError:  # Ctrl-C
+        click.echo(f"no longer waiting; order {order.serial} stands", err=True)
+        raise
+    except TimeoutError:
+        raise Failure(_unfinished(order, last, wait_s)) from None
+    if last.superseded_by is not None:
+        raise Failure(f"order {order.serial} was superseded by order {last.superseded_by}")
+    if last.failed:
+        raise Failure(f"{len(last.failed)} of {many(last.host_count, 'host')} did not take it:{_list(last.failed)}")
+    took_s = asyncio.get_running_loop().time() - started_s
+    click.echo(f"order {order.serial} is carried out on {many(last.host_count, 'host')}, after {duration(took_s)}")
+
+
+def _unfinished(order: Order, last: Progress, wait_s: float) -> str:
+    if last.host_count == 0:
+        return f"no host of {order.app}/{order.tier} has reported within {duration(wait_s)}: do agents run there?"
+    waiting = f"{len(last.pending)} of {many(last.host_count, 'host')} not there after {duration(wait_s)}"
+    return f"{waiting}; the order stands and they go on trying:{_list({**last.failed, **last.pending})}"
+
+
+def _list(hosts: Mapping[str, str]) -> str:
+    return "".join(f"\n  {host}: {what}" for host, what in sorted(hosts.items()))
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[Progress], None]]:
+    """Show steps as a bar on a terminal, and as a line per change elsewhere."""
+    screen = console()
+    if not screen.is_terminal:
+        said: dict[str, str] = {}
+
+        def tell(step: Progress) -> None:
+            done = dict.fromkeys(step.done, "done")
+            for host, what in sorted({**done, **step.failed, **step.pending}.items()):
+                if said.get(host) != what:
+                    said[host] = what
+                    click.echo(f"{host}: {what}")
+
+        yield tell
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    with Bar(*columns, TimeElapsedColumn(), console=screen, transient=True) as bar:
+        task = bar.add_task("waiting for reports", total=None)
+
+        def draw(step: Progress) -> None:
+            busy = Counter(what.partition(":")[0] for what in {**step.pending, **step.failed}.values())
+            summary = ", ".join(f"{count} {what}" for what, count in busy.most_common(3))
+            bar.update(task, completed=len(step.done), total=step.host_count, description=summary)
+
+        yield draw
