@@ -1,0 +1,219 @@
+"""How a real Consul is reached: access rules, TLS with certificates on both sides, Unix sockets, tokens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artifact import ConfigError
+from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
+from fleet.store import Store
+from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports
+
+pytestmark = pytest.mark.consul
+
+MASTER = str(uuid.uuid4())
+AGENT_RULES = """
+key "hotcold/web/tiers/prod" { policy = "read" }
+key_prefix "hotcold/web/hosts/prod/" { policy = "write" }
+key_prefix "hotcold/web/slots/prod/" { policy = "write" }
+session_prefix "" { policy = "write" }
+service "hotcold-web" { policy = "write" }
+node_prefix "" { policy = "read" }
+"""
+
+
+def call(consul: ConsulServer, path: str, body: dict) -> dict:
+    request = urllib.request.Request(
+        f"{consul.address}{path}", json.dumps(body).encode(), {"X-Consul-Token": MASTER}, method="PUT"
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
+    if find_consul() is None:
+        pytest.skip(NO_CONSUL)
+    acl = f'acl {{ enabled = true default_policy = "deny" tokens {{ master = "{MASTER}" agent = "{MASTER}" }} }}'
+    consul = ConsulDev(tmp_path_factory.mktemp("acl"), f"-hcl={acl}")
+    consul.token = MASTER  # Without one it would never see a node, and so never be ready.
+    with consul:
+        yield consul
+
+
+@pytest.fixture(scope="module")
+def token(consul: ConsulServer) -> str:
+    call(consul, "/v1/acl/policy", {"Name": "agent", "Rules": AGENT_RULES})
+    return call(consul, "/v1/acl/token", {"Policies": [{"Name": "agent"}]})["SecretID"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    binary = find_consul()
+    if binary is None:
+        pytest.skip(NO_CONSUL)
+    directory = tmp_path_factory.mktemp("tls")
+    for arguments in (
+        ["ca", "create"],
+        ["cert", "create", "-server", "-additional-ipaddress=127.0.0.1"],
+        ["cert", "create", "-client"],
+        ["ca", "create", "-domain=other"],
+    ):
+        subprocess.run([binary, "tls", *arguments], cwd=directory, check=True, capture_output=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tls_address(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    (port,) = free_ports(1)
+    config = (
+        f'ca_file = "{files}/consul-agent-ca.pem" cert_file = "{files}/dc1-server-consul-0.pem" '
+        f'key_file = "{files}/dc1-server-consul-0-key.pem" verify_incoming_https = true ports {{ https = {port} }}'
+    )
+    with ConsulDev(tmp_path_factory.mktemp("consul-tls"), f"-hcl={config}"):
+        yield f"https://127.0.0.1:{port}"
+
+
+class TestAccessRules:
+    """With everything denied by default, an agent's token lets it do its work and nothing else."""
+
+    async def test_an_agent_can_do_its_work(self, consul: ConsulServer, token: str) -> None:
+        service = Service(id="hotcold-web-prod-h1", name="hotcold-web", ttl_s=30)
+        settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token})
+        async with ConsulStore(settings) as store:
+            assert await store.read("hotcold/web/tiers/prod") is None
+            assert await store.put("hotcold/web/hosts/prod/h1", b"{}")
+            assert await store.transact([Put("hotcold/web/hosts/prod/h1", b"{}")])
+            slot = await store.acquire_slot("hotcold/web/slots/prod/", 1, holder="h1")
+            assert slot is not None
+            await store.renew_slot(slot)
+            await store.release_slot(slot)
+            await store.pass_check(service, "steady")
+            await store.set_maintenance(service.id, on=True)
+            await store.set_maintenance(service.id, on=False)
+            await store.deregister(service)
+
+    @pytest.mark.parametrize(
+        ("operation", "rule"),
+        [
+            (lambda store: store.read("hotcold/web/tiers/staging"), 'key "hotcold/web/tiers/staging"'),
+            (
+                lambda store: store.put("hotcold/web/tiers/prod", b""),
+                'key "hotcold/web/tiers/prod" { policy = "write" }',
+            ),
+            (lambda store: store.delete("hotcold/web/tiers/prod"), 'key "hotcold/web/tiers/prod" { policy = "write" }'),
+            (
+                lambda store: store.transact(
+                    [Put("hotcold/web/hosts/prod/h1", b""), Put("hotcold/web/tiers/prod", b"")]
+                ),
+                'key "hotcold/web/tiers/prod" { policy = "write" }',
+            ),
+            (
+                lambda store: store.transact([CheckUnchanged("hotcold/web/tiers/staging", 0)]),
+                'key "hotcold/web/tiers/staging" { policy = "read" }',
+            ),
+            (lambda store: store.register(Service(id="x", name="other", ttl_s=30)), 'service "'),
+        ],
+    )
+    async def test_what_an_agent_may_not_do_is_refused_with_the_rule_that_it_lacks(
+        self, consul: ConsulServer, token: str, operation: object, rule: str
+    ) -> None:
+        settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token})
+        async with ConsulStore(settings) as store:
+            with pytest.raises(StoreRefused) as caught:
+                await operation(store)
+            assert caught.value.kind == "store_denied"
+            assert rule in str(caught.value)
+            assert token not in str(caught.value)
+            assert store.contact.error is None, "it was reached"
+
+    async def test_an_unknown_token_is_refused(self, consul: ConsulServer) -> None:
+        settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": str(uuid.uuid4())})
+        async with ConsulStore(settings) as store:
+            with pytest.raises(StoreRefused, match="ACL not found"):
+                await store.read("hotcold/web/tiers/prod")
+
+
+class TestTls:
+    """The server asks for a client certificate and has one of its own authority."""
+
+    @pytest.fixture
+    def env(self, files: Path, tls_address: str) -> dict[str, str]:
+        return {
+            "CONSUL_HTTP_ADDR": tls_address,
+            "CONSUL_CACERT": f"{files}/consul-agent-ca.pem",
+            "CONSUL_CLIENT_CERT": f"{files}/dc1-client-consul-0.pem",
+            "CONSUL_CLIENT_KEY": f"{files}/dc1-client-consul-0-key.pem",
+        }
+
+    async def read(self, env: dict[str, str]) -> None:
+        async with ConsulStore(consul_settings(env)) as store:
+            assert await store.read("key") is None
+
+    async def test_with_the_right_files_it_works(self, env: dict[str, str]) -> None:
+        await self.read(env)
+
+    async def test_the_name_in_the_certificate_can_be_given(self, env: dict[str, str]) -> None:
+        await self.read(env | {"CONSUL_TLS_SERVER_NAME": "server.dc1.consul"})
+        with pytest.raises(StoreUnreachable, match="certificate"):
+            await self.read(env | {"CONSUL_TLS_SERVER_NAME": "elsewhere.example"})
+
+    async def test_a_directory_of_authorities_needs_no_special_file_names(
+        self, env: dict[str, str], files: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(files / "other-agent-ca.pem", tmp_path)
+        shutil.copy(files / "consul-agent-ca.pem", tmp_path)
+        await self.read({**env, "CONSUL_CACERT": "", "CONSUL_CAPATH": str(tmp_path)})
+
+    async def test_an_unverified_server_still_gets_our_certificate(self, env: dict[str, str]) -> None:
+        await self.read({**env, "CONSUL_CACERT": "", "CONSUL_HTTP_SSL_VERIFY": "0"})
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"CONSUL_CACERT": ""},
+            {"CONSUL_CACERT": "{files}/other-agent-ca.pem"},
+            {"CONSUL_CLIENT_CERT": "", "CONSUL_CLIENT_KEY": ""},
+        ],
+    )
+    async def test_a_missing_or_wrong_certificate_connects_to_nothing(
+        self, env: dict[str, str], files: Path, change: dict[str, str]
+    ) -> None:
+        with pytest.raises(StoreUnreachable):
+            await self.read(env | {name: text.format(files=files) for name, text in change.items()})
+
+    @pytest.mark.parametrize("name", ["CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"])
+    @pytest.mark.parametrize("broken", ["missing", "empty"])
+    async def test_a_file_that_cannot_be_used_is_named(
+        self, env: dict[str, str], tmp_path: Path, name: str, broken: str
+    ) -> None:
+        path = tmp_path / "broken"
+        if broken == "empty":
+            path.mkdir() if name == "CONSUL_CAPATH" else path.write_text("")
+        changed = {**env, name: str(path)} | ({"CONSUL_CACERT": ""} if name == "CONSUL_CAPATH" else {})
+        with pytest.raises(ConfigError, match=str(path)) as caught:
+            await ConsulStore(consul_settings(changed)).open()
+        assert caught.value.kind == "tls_files"
+
+
+@pytest.mark.usefixtures("consul_binary")
+async def test_a_unix_socket_works(tmp_path: Path) -> None:
+    # Not below tmp_path: a socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory() as directory:
+        socket = f"{directory}/consul.sock"
+        with ConsulDev(tmp_path, f'-hcl=addresses {{ http = "127.0.0.1 unix://{socket}" }}'):
+            async with ConsulStore(consul_settings({"CONSUL_HTTP_ADDR": f"unix://{socket}"})) as store:
+                typed: Store = store
+                assert await typed.put("key", b"1")
+                entry = await typed.read("key")
+                assert entry is not None
+                assert entry.value == b"1"

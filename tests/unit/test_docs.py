@@ -1,0 +1,347 @@
+"""The documents say what the code does: examples are decoded, tables compared, commands parsed, links followed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, is_dataclass
+from dataclasses import fields as dataclass_fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click import Group
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.config import HOOK_POINTS, parse_settings
+from agent.hooks import HookRun
+from agent.metrics import exposition
+from agent.runner import Situation
+from agent.states import STATE_NAMES, Draining, Facts, Goal, Model, Refusal, Tree
+from agent.status import Sources, status_of
+from agent.work import Observed
+from agent.workers import Busy
+from artifact import decode_manifest
+from artifact.pull import Progress
+from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
+from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
+from hotcold.main import cli
+from hotcold.status_document import status_of as read_by_the_command
+from swapper import Layout, Swapper
+from swapper.records import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+FORMATS, OPERATING, ARCHITECTURE = (
+    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md")
+)
+IDENTITY = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
+
+
+def tables(text: str, marker: str) -> Iterator[tuple[str, list[list[str]]]]:
+    """The tables below `<!-- marker: name -->`, as (name, rows of cells) without heads."""
+    for match in re.finditer(rf"<!-- {marker}(?:: (\S+))? -->\n((?:\|.*\n)+)", text):
+        lines = match[2].splitlines()[2:]
+        cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+        yield match[1] or "", cells
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def examples() -> dict[str, bytes]:
+    found = re.findall(r"<!-- example: (\w+) -->\n```json\n(.*?)```", FORMATS, re.DOTALL)
+    return {name: text.encode() for name, text in found}
+
+
+def defaults(kind: Any) -> dict[str, str]:
+    """Every field of a struct or dataclass, with its default as the tables write it."""
+    if is_dataclass(kind):
+        return {field.name: "required" if field.default is MISSING else "?" for field in dataclass_fields(kind)}
+    return {field.name: _default(field) for field in msgspec.structs.fields(kind)}
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    if value is msgspec.NODEFAULT:
+        return "required"
+    if isinstance(value, msgspec.Struct):
+        return "table"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else msgspec.json.encode(value).decode()
+
+
+FIELD_TABLES = [
+    pytest.param(name, rows, id=name) for text in (FORMATS, OPERATING) for name, rows in tables(text, "fields")
+]
+
+
+@pytest.mark.parametrize(("name", "rows"), FIELD_TABLES)
+def test_field_tables_have_the_fields_and_defaults_of_their_types(name: str, rows: list[list[str]]) -> None:
+    """A table of fields has a row for each field, in any order, with its default."""
+    module, _, attribute = name.partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+
+    assert {row[0].strip("`"): row[1] for row in rows} == defaults(kind)
+    assert all(row[2] for row in rows)
+
+
+def test_every_configuration_table_has_its_field_table() -> None:
+    """No table of the configuration is left out: each struct that the file can hold is documented."""
+
+    def structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
+        for inner in (kind, *getattr(kind, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                yield inner
+                for field in msgspec.structs.fields(inner):
+                    yield from structs(field.type)
+            elif inner is not kind:
+                yield from structs(inner)
+
+    document = importlib.import_module("agent.config").Document
+    documented = {name.partition(":")[2] for name, _ in tables(OPERATING, "fields")}
+    assert documented == {kind.__name__ for kind in structs(document)}
+
+
+def test_hook_points_are_documented() -> None:
+    """The table of hooks has exactly the points that there are, in their order."""
+    [(_, rows)] = tables(OPERATING, "hook points")
+    assert tuple(row[0].strip("`") for row in rows) == HOOK_POINTS
+
+
+def test_states_are_documented() -> None:
+    """The table of states has exactly the states that there are, in their order."""
+    [(_, rows)] = tables(FORMATS, "states")
+    assert [row[0].strip("`") for row in rows] == list(STATE_NAMES.values())
+
+
+def test_toml_examples_are_configurations_that_an_agent_takes() -> None:
+    """Each TOML block, completed by the keys that say who the agent is, is accepted."""
+    found = [block for page in PAGES for block in blocks(page.read_text(), "toml")]
+    assert len(found) >= 2
+    for block in found:
+        parse_settings(block if block.startswith("app") else IDENTITY + block, {})
+
+
+# --- JSON documents ---------------------------------------------------------------------------------------------------
+
+DECODERS: Mapping[str, Callable[[bytes], Any]] = {
+    "order": decode_order,
+    "report": decode_report,
+    "manifest": decode_manifest,
+    "record": lambda data: msgspec.json.decode(data, type=Record),
+    "refusal": lambda data: msgspec.json.decode(data, type=Refusal),
+    "status": lambda data: read_by_the_command(msgspec.json.decode(data)),
+}
+
+
+def test_examples_are_read_by_the_real_decoders() -> None:
+    """Every example decodes, and shows every field of its type."""
+    found = examples()
+    assert found.keys() == DECODERS.keys()
+    for name, data in found.items():
+        document = DECODERS[name](data)
+        if name != "status":
+            assert msgspec.json.decode(data).keys() == defaults(type(document)).keys()
+
+
+def test_example_order_means_what_the_page_says() -> None:
+    """Position and percentage of the example are real."""
+    order = decode_order(examples()["order"])
+    place = position(order.salt, "web-1")
+    assert f"`{order.salt}`" in FORMATS
+    assert f"`{place!r}`" in FORMATS
+    assert decode_order(encode(order)) == order
+
+
+def test_keys_are_those_of_the_store() -> None:
+    """The names in the table of keys are those that the code makes."""
+    names = [
+        tier_key("APP", "TIER"),
+        host_key("APP", "TIER", "HOST"),
+        f"{slots_prefix('APP', 'TIER')}N",
+        service_name("APP"),
+        f"{service_id('APP', 'TIER', 'HOST')}:alive",
+    ]
+    for name in names:
+        shown = re.sub(r"\b(APP|TIER|HOST|N)\b", lambda match: f"<{match[1].lower()}>", name)
+        assert f"`{shown}`" in FORMATS
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Iterator[Sources]:
+    """A host in the middle of everything at once, so that no part of its status is empty."""
+    layout = Layout(root=tmp_path / "root", state_dir=tmp_path / "state")
+    swapper = Swapper.open(layout, now=lambda: datetime.now(UTC))
+    for build_id in ("b1", "b2"):
+        swapper.swap_in(swapper.complete(swapper.prepare(build_id, f"sha256:{'0' * 64}")))
+        swapper.mark_proved(swapper.look().hot)
+    swapper.complete(swapper.prepare("b3", f"sha256:{'1' * 64}"))
+    (layout.releases / "foreign").mkdir()
+    order = decode_order(examples()["order"])
+    problem = Problem(kind="sample", message="sample")
+    situation = Situation(
+        Model(Facts(goal=Goal(1, order.build)), Draining(Tree("b3~3", "b3", f"sha256:{'1' * 64}"))),
+        order=order,
+        order_problem=problem,
+        since=datetime.now(UTC),
+        since_s=0.0,
+    )
+    run = HookRun("before_drain", ("true",), 0, 0.1, "", timed_out=False)
+    observed = Observed(
+        progress=Progress(bytes_done=1, bytes_total=2, files_done=1, url="http://127.0.0.1/b3"),
+        waiting_for=(Busy(1, "worker", ("open file",)),),
+        retry_at_s=9.0,
+        hooks={"before_drain": (run, datetime.now(UTC))},
+    )
+    with_everything = Sources(
+        app="shop",
+        tier="prod",
+        host="web-1",
+        root=str(layout.root),
+        config_path="/etc/hotcold/shop.toml",
+        store_address=consul_settings({}).address,
+        swapper=swapper,
+        contact=Contact(last_answer_s=1.0, failing_since_s=2.0, error="sample"),
+        observed=observed,
+        situation=lambda: situation,
+        config_problem=lambda: None,
+        clock=lambda: 3.0,
+        started_s=0.0,
+    )
+    yield with_everything
+    swapper.close()
+
+
+def paths(value: Any, at: str = "") -> set[str]:
+    """Every key path of a document; lists count by their first element, and `hooks` has any names."""
+    if isinstance(value, dict):
+        names = {key: "*" if at == ".hooks" else key for key in value}
+        return {f"{at}.{name}" for name in names.values()}.union(
+            *(paths(value[key], f"{at}.{name}") for key, name in names.items())
+        )
+    return paths(value[0], f"{at}[]") if isinstance(value, list) and value else {at}
+
+
+async def test_status_example_and_table_have_every_field(sources: Sources) -> None:
+    """The status that an agent gives, the example and the table have the same fields."""
+    status = await status_of(sources)
+    [(_, rows)] = tables(FORMATS, "status")
+
+    assert all(status[key] for key in ("order", "hot", "cold", "standby", "progress", "waiting_for", "disk_problems"))
+    assert paths(msgspec.json.decode(examples()["status"])) == paths(status)
+    assert [row[0].strip("`") for row in rows] == list(msgspec.json.decode(examples()["status"]))
+
+
+async def test_metrics_table_has_every_metric_and_label(sources: Sources) -> None:
+    """What Prometheus reads has the documented names and labels, and no others."""
+    text = exposition(await status_of(sources), sources.observed).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    [(_, rows)] = tables(FORMATS, "metrics")
+
+    documented = {row[0].strip("`"): set(filter(None, row[1].split(", "))) for row in rows}
+    assert documented == {sample.name: set(sample.labels) for sample in samples}
+
+
+# --- architecture -----------------------------------------------------------------------------------------------------
+
+
+def test_state_diagram_is_what_the_machine_does() -> None:
+    """The generated parts are fresh; `python docs/state_diagram.py` makes them so."""
+    refreshed: Callable[[str], str] = runpy.run_path(str(ROOT / "docs" / "state_diagram.py"))["refreshed"]
+    assert refreshed(ARCHITECTURE) == ARCHITECTURE
+
+
+def test_shutdown_list_is_that_of_the_code() -> None:
+    """The numbered list stands in the same words in code and page."""
+    code = (ROOT / "agent" / "daemon.py").read_text()
+    in_code = re.findall(r"^ +# (\d\. .*)$", code, re.MULTILINE)
+    section = ARCHITECTURE.partition("## Shutdown\n")[2].partition("\n## ")[0]
+    assert len(in_code) >= 5
+    assert re.findall(r"^(\d\. .*)$", section, re.MULTILINE) == in_code
+
+
+def test_tasks_are_those_of_the_code() -> None:
+    """The table of tasks has every task of the agent that has a fixed name."""
+    code = "\n".join(path.read_text() for path in sorted((ROOT / "agent").glob("*.py")))
+    section = ARCHITECTURE.partition("## Tasks and threads\n")[2].partition("\n## ")[0]
+    in_code = set(re.findall(r"create_task\(.*\bname=\"([^\"]+)\"\)", code))
+    assert len(in_code) >= 5
+    assert set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == in_code
+
+
+# --- words, commands, links -------------------------------------------------------------------------------------------
+
+
+def test_kinds_of_problems_exist() -> None:
+    """Every word that the operator's guide calls a kind is one that the code says."""
+    code = "\n".join(
+        path.read_text()
+        for package in ("agent", "artifact", "fleet", "swapper")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    section = OPERATING.partition("## At 3 a.m.\n")[2].partition("\n### ")[0]
+    symptoms = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    known = {*STATE_NAMES.values(), "http_404"}
+    words = {word for symptom in symptoms for word in re.findall(r"`([a-z_0-9]+)`", symptom)}
+    meant = words | set(re.findall(r"^\| `(order_\w+)` \|", FORMATS, re.MULTILINE)) - known
+    assert len(meant) >= 10
+    assert {word for word in meant - known if f'"{word}"' not in code and not _is_composed(word)} == set()
+
+
+def _is_composed(kind: str) -> bool:
+    """Kinds of documents are made of the document's name: `order_invalid`, `order_version`."""
+    return kind in {f"{document}_{fault}" for document in ("order", "report") for fault in ("invalid", "version")}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every `hotcold` command line of a shell block, with the page that it stands on."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page.read_text(), "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                match = re.search(r"(?:^|[\s/])hotcold ([a-z][a-z-]* .*|[a-z][a-z-]*)$", line)
+                if match and not line.lstrip().startswith("#"):
+                    found.append((page.name, shlex.split(match[1], comments=True)))
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), [pytest.param(*each, id=" ".join(each[1])) for each in commands()])
+def test_commands_exist_with_their_options(page: str, words: list[str]) -> None:
+    """A command line of a document names a sub-command that exists, and options that it has."""
+    assert isinstance(cli, Group)
+    with cli.make_context("hotcold", ["--help"], resilient_parsing=True) as context:
+        command = cli.get_command(context, words[0])
+    assert command is not None, page
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    used = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+    assert used <= known
+
+
+def test_documents_speak_of_commands() -> None:
+    """The check above has something to check, of several commands."""
+    assert {words[0] for _, words in commands()} >= {"pack", "deploy", "rollback", "status", "fleet", "hold"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A relative link names a file that is there, and a heading that it has."""
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if heading:
+            assert heading in anchors(file.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """Headings as forges turn them into anchors."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
