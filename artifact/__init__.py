@@ -11,8 +11,10 @@ from artifact.errors import ArtifactRejected, ConfigError, HotcoldError, Illegal
 from artifact.limits import Limits
 from artifact.manifest import (
     FORMATS,
+    IndexRef,
     Manifest,
     ManifestRef,
+    PatchRef,
     check_build_id,
     decode_manifest,
     encode_manifest,
@@ -25,9 +27,11 @@ __all__ = [
     "ConfigError",
     "HotcoldError",
     "IllegalTransition",
+    "IndexRef",
     "Limits",
     "Manifest",
     "ManifestRef",
+    "PatchRef",
     "Progress",
     "PullSettings",
     "Refused",

@@ -60,6 +60,7 @@ def reference(manifest: Manifest, location: str) -> ManifestRef:
             digest=manifest.digest,
             size=manifest.size,
             format=manifest.format,
+            index=manifest.index,
             signature=manifest.signature,
         )
     except ValueError as error:

@@ -20,6 +20,44 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _URL = re.compile(r"(https?|file)://[^\s]+")
 
 
+class PatchRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A patch that turns the files of one earlier build into this build's; see docs/formats.md.
+
+    Nothing rests on it: what it gives is verified against the index, and a host without that build ignores it.
+
+    Attributes:
+        base: digest of the earlier build's index.
+        size: of the patch, in bytes.
+    """
+
+    base: str
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no host could use."""
+        _check_digest(self.base)
+        _check_size(self.size)
+
+
+class IndexRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The index of an artifact that `hotcold pack` made; it lies at the artifact's url with `.index` appended.
+
+    Attributes:
+        digest: `sha256:` and 64 hex digits, of the index's root, which names everything else.
+        size: of the root, in bytes: the first ones of the file.
+        patches: against earlier builds, the most useful first.
+    """
+
+    digest: str
+    size: int
+    patches: tuple[PatchRef, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no host could use."""
+        _check_digest(self.digest)
+        _check_size(self.size)
+
+
 class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a host needs to fetch one build and to know that it got it.
 
@@ -29,6 +67,7 @@ class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         digest: `sha256:` and 64 hex digits, of the artifact's bytes.
         size: of the artifact, in bytes.
         format: one of `FORMATS`.
+        index: of an artifact of ours, else None: then the artifact is fetched whole.
         signature: minisign signature over the reference, or None.
     """
 
@@ -37,6 +76,7 @@ class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     digest: str
     size: int
     format: str
+    index: IndexRef | None = None
     signature: str | None = None
 
     def __post_init__(self) -> None:
@@ -47,10 +87,8 @@ class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for url in self.urls:
             if not _URL.fullmatch(url):
                 raise ValueError(f"url {url!r} is not an absolute http://, https:// or file:// address")
-        if not _DIGEST.fullmatch(self.digest):
-            raise ValueError(f"digest {self.digest!r} is not `sha256:` and 64 hex digits")
-        if self.size < 0:
-            raise ValueError(f"size {self.size} is negative")
+        _check_digest(self.digest)
+        _check_size(self.size)
         if self.format not in FORMATS:
             raise ValueError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
 
@@ -65,6 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         created: RFC 3339 time in UTC.
         revision: git commit the tree was made from, if known.
         notes: free text for humans.
+        index, signature: as in `ManifestRef`.
     """
 
     v: int
@@ -77,6 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     created: str
     revision: str | None = None
     notes: str | None = None
+    index: IndexRef | None = None
     signature: str | None = None
 
 
@@ -87,6 +127,16 @@ def check_build_id(build_id: str) -> None:
             f"build id {build_id!r} must match [A-Za-z0-9][A-Za-z0-9._+-]*, be at most 128 characters "
             "and contain no '..'"
         )
+
+
+def _check_digest(digest: str) -> None:
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"digest {digest!r} is not `sha256:` and 64 hex digits")
+
+
+def _check_size(size: int) -> None:
+    if size < 0:
+        raise ValueError(f"size {size} is negative")
 
 
 def decode_manifest(data: bytes) -> Manifest:
