@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from artifact.pullwire import PullSettings
 
 MAX_REDIRECTS: Final = 5
 _OK: Final = 200
+_READ_BUFFER_BYTES: Final = 512 << 10
 
 _MEANINGS: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
     (
@@ -118,36 +120,59 @@ async def opened(url: str, settings: PullSettings) -> AsyncIterator[Source]:
         with _opened_file(url) as source:
             yield source
         return
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
-    headers = {"Accept-Encoding": "identity", "User-Agent": settings.user_agent}
-    connector = aiohttp.TCPConnector(ssl=_tls(settings.ca_cert))
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=headers, trust_env=True, auto_decompress=False
-    ) as session:
-        with _translated(url, settings):
+    async with http_session(settings) as session:
+        with translated(url, settings):
             async with asyncio.timeout(settings.stall_timeout_s):
                 response = await session.get(url, max_redirects=MAX_REDIRECTS)
         async with response:
             if response.status != _OK:
                 raise SourceFailed(
-                    f"{shown(url)} answered {response.status} {response.reason or ''!a}: {_advice(response.status)}",
+                    f"{shown(url)} answered {response.status} {response.reason or ''!a}: {advice(response.status)}",
                     kind=f"http_{response.status}",
                 )
             yield _HttpSource(url, response, settings)
 
 
-class _HttpSource:
+def http_session(settings: PullSettings) -> aiohttp.ClientSession:
+    """A session that asks for the bytes that lie on the server, through the environment's proxies.
+
+    Raises:
+        ConfigError: `ca_cert` cannot be read.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=_tls(settings.ca_cert), limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+        headers={"Accept-Encoding": "identity", "User-Agent": settings.user_agent},
+        read_bufsize=_READ_BUFFER_BYTES,
+        trust_env=True,
+        auto_decompress=False,
+    )
+
+
+class HttpBody:
+    """The chunks of one response, each within the deadline for silence, all above the least rate."""
+
     def __init__(self, url: str, response: aiohttp.ClientResponse, settings: PullSettings) -> None:
-        self.size_bytes = response.content_length
         self._url = url
         self._content = response.content
         self._settings = settings
         self._rate = RateWatch(settings.min_rate_bytes, settings.rate_window_s)
+        transport = None if response.connection is None else response.connection.transport
+        self._socket = None if transport is None else transport.get_extra_info("socket")
 
     async def chunk(self) -> bytes:
+        """The next bytes, none at the end.
+
+        Raises:
+            SourceFailed: kind `stalled`, `too_slow`, `truncated` and others.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        with _translated(self._url, self._settings):
+        with translated(self._url, self._settings):
+            if self._socket is not None:
+                # Servers that wait for full segments (nginx's tcp_nopush) wait for our delayed acknowledgement as
+                # well: 40 ms for each small range.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             async with asyncio.timeout(self._settings.stall_timeout_s):
                 data = await self._content.readany()
         if data and self._rate.is_too_slow(loop.time() - began_s, len(data)):
@@ -157,6 +182,12 @@ class _HttpSource:
                 kind="too_slow",
             )
         return data
+
+
+class _HttpSource(HttpBody):
+    def __init__(self, url: str, response: aiohttp.ClientResponse, settings: PullSettings) -> None:
+        super().__init__(url, response, settings)
+        self.size_bytes = response.content_length
 
 
 class _FileSource:
@@ -175,6 +206,17 @@ class _FileSource:
 
 @contextmanager
 def _opened_file(url: str) -> Iterator[Source]:
+    with opened_path(url) as fd:
+        yield _FileSource(url, fd)
+
+
+@contextmanager
+def opened_path(url: str) -> Iterator[int]:
+    """A descriptor of the regular file that a `file` url names.
+
+    Raises:
+        SourceFailed: there is none, or it cannot be read.
+    """
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise SourceFailed(f"{url} names the host {parts.netloc!r}: a file:// url must be file:///path", kind="bad_url")
@@ -189,7 +231,7 @@ def _opened_file(url: str) -> Iterator[Source]:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise SourceFailed(f"{url} is no regular file: put the artifact there")
-        yield _FileSource(url, fd)
+        yield fd
     finally:
         os.close(fd)
 
@@ -205,7 +247,7 @@ def _tls(ca_cert: str | None) -> ssl.SSLContext:
 
 
 @contextmanager
-def _translated(url: str, settings: PullSettings) -> Iterator[None]:
+def translated(url: str, settings: PullSettings) -> Iterator[None]:
     """Turn the transport's errors into SourceFailed; the most specific class decides."""
     try:
         yield
@@ -220,9 +262,9 @@ def _translated(url: str, settings: PullSettings) -> Iterator[None]:
             f"{shown(url)} was silent for {settings.stall_timeout_s} s: look at the server", kind="stalled"
         ) from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        kind, advice = _meaning(error)
+        kind, remedy = _meaning(error)
         said = " ".join(str(error).split())  # aiohttp draws the bad byte on lines of its own
-        raise SourceFailed(f"{shown(url)}: {type(error).__name__}: {said}; {advice}", kind=kind) from error
+        raise SourceFailed(f"{shown(url)}: {type(error).__name__}: {said}; {remedy}", kind=kind) from error
 
 
 def _meaning(error: Exception) -> tuple[str, str]:
@@ -232,7 +274,8 @@ def _meaning(error: Exception) -> tuple[str, str]:
     return SourceFailed.kind, "the answer broke off or is no sound HTTP: look at the server"
 
 
-def _advice(status: int) -> str:
+def advice(status: int) -> str:
+    """What to do about an answer that is not the artifact."""
     match status:
         case 401 | 403:
             return "let this host read it"

@@ -8,6 +8,7 @@ Names are `str` in which bytes that are not UTF-8 stand as surrogates (`surrogat
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -66,14 +67,7 @@ class NameTable:
 
     def add_symlink(self, name: str, target: str) -> Parts:
         """Accept a symbolic link; where it leads is judged by `check_links`, when all names are known."""
-        if not target or "\0" in target:
-            raise reject(name, f"is a symbolic link with the impossible target {target!a}")
-        if target.startswith("/"):
-            raise reject(name, f"is a symbolic link to the absolute path {target!a}: make it relative")
-        if _byte_count(target) >= MAX_PATH_BYTES:
-            raise reject(name, f"is a symbolic link whose target is longer than {MAX_PATH_BYTES - 1} bytes")
-        if any(_byte_count(component) > MAX_COMPONENT_BYTES for component in target.split("/")):
-            raise reject(name, f"is a symbolic link with a component longer than {MAX_COMPONENT_BYTES} bytes")
+        check_link(name, target)
         parts = self._add(name, _Kind.SYMLINK)
         self._targets["/".join(parts)] = target
         return parts
@@ -87,8 +81,7 @@ class NameTable:
 
     def check_links(self) -> None:
         """Refuse symbolic links that leave the tree or run in circles. Links to nothing inside it are fine."""
-        for path, target in self._targets.items():
-            self._follow(path, target)
+        check_targets(self._targets)
 
     def _add(self, name: str, kind: _Kind) -> Parts:
         parts = _split(name, name, "")
@@ -138,27 +131,46 @@ class NameTable:
         if folded != path:
             self._folded[folded] = path
 
-    def _follow(self, path: str, target: str) -> None:
-        here = path.split("/")[:-1]
-        ahead = target.split("/")[::-1]
-        followed = 1
-        while ahead:
-            component = ahead.pop()
-            if component in ("", "."):
-                continue
-            if component == "..":
-                if not here:
-                    raise reject(path, f"is a symbolic link to {target!a}, which leads out of the tree")
-                here.pop()
-                continue
-            here.append(component)
-            further = self._targets.get("/".join(here))
-            if further is not None:
-                followed += 1
-                if followed > MAX_LINKS_FOLLOWED:
-                    raise reject(path, f"is a symbolic link to {target!a}, which runs in circles")
-                here.pop()
-                ahead.extend(further.split("/")[::-1])
+
+def check_link(name: str, target: str) -> None:
+    """Refuse a symbolic link that could not be made, or that is absolute."""
+    if not target or "\0" in target:
+        raise reject(name, f"is a symbolic link with the impossible target {target!a}")
+    if target.startswith("/"):
+        raise reject(name, f"is a symbolic link to the absolute path {target!a}: make it relative")
+    if _byte_count(target) >= MAX_PATH_BYTES:
+        raise reject(name, f"is a symbolic link whose target is longer than {MAX_PATH_BYTES - 1} bytes")
+    if any(_byte_count(component) > MAX_COMPONENT_BYTES for component in target.split("/")):
+        raise reject(name, f"is a symbolic link with a component longer than {MAX_COMPONENT_BYTES} bytes")
+
+
+def check_targets(targets: Mapping[str, str]) -> None:
+    """Refuse symbolic links, given as path and target, that leave the tree or run in circles."""
+    for path, target in targets.items():
+        _follow(path, target, targets)
+
+
+def _follow(path: str, target: str, targets: Mapping[str, str]) -> None:
+    here = path.split("/")[:-1]
+    ahead = target.split("/")[::-1]
+    followed = 1
+    while ahead:
+        component = ahead.pop()
+        if component in ("", "."):
+            continue
+        if component == "..":
+            if not here:
+                raise reject(path, f"is a symbolic link to {target!a}, which leads out of the tree")
+            here.pop()
+            continue
+        here.append(component)
+        further = targets.get("/".join(here))
+        if further is not None:
+            followed += 1
+            if followed > MAX_LINKS_FOLLOWED:
+                raise reject(path, f"is a symbolic link to {target!a}, which runs in circles")
+            here.pop()
+            ahead.extend(further.split("/")[::-1])
 
 
 def _split(entry: str, path: str, what: str) -> Parts:

@@ -5,40 +5,38 @@ Choosing what goes in is left to `artifact.scan`, putting the files in place to 
 
 from __future__ import annotations
 
-import errno
 import gzip
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Final, Protocol, cast
+from typing import IO, Final, cast
 
 import msgspec
 import zstandard
 
 from artifact.diskerrors import disk_error
-from artifact.entries import CHUNK_BYTES, EntryKind
+from artifact.entries import EntryKind
 from artifact.errors import ConfigError
-from artifact.manifest import Manifest, check_build_id
-from artifact.publish import HashingWriter, check_unused, publish, publish_manifest, published_manifest, unpublished
+from artifact.framing import Sink, frame_tree, make_patch, workers_for
+from artifact.index import digest_of
+from artifact.locate import INDEX_SUFFIX, patch_suffix
+from artifact.manifest import IndexRef, Manifest, PatchRef, check_build_id, encode_manifest
+from artifact.previous import Previous
+from artifact.publish import HashingWriter, check_unused, publish, publish_data, published_manifest, unpublished
 from artifact.scan import Found, scan
+from artifact.tarwrite import END, header, padding, unchanged_content
 
 PACKED_FORMATS: Final = ("tar.zst", "tar.gz", "tar")
-DEFAULT_LEVELS: Final = {"tar.zst": 9, "tar.gz": 6, "tar": 1}
+DEFAULT_LEVELS: Final = {"tar.zst": 3, "tar.gz": 6, "tar": 1}
 """Of compression. gzip's 9 takes three times as long as its 6 for a percent; zstd's 9 uses every core."""
 
 _APP: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NS: Final = 1_000_000_000
 _GIT_TIMEOUT_S: Final = 10.0
-_TYPES: Final = {
-    EntryKind.FILE: tarfile.REGTYPE,
-    EntryKind.DIRECTORY: tarfile.DIRTYPE,
-    EntryKind.SYMLINK: tarfile.SYMTYPE,
-}
 
 
 class PackProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +46,6 @@ class PackProgress(msgspec.Struct, frozen=True, kw_only=True):
     files_total: int
     bytes_done: int
     bytes_total: int
-
-
-class _Sink(Protocol):
-    def write(self, data: bytes, /) -> int:
-        """Write all of `data`."""
 
 
 def pack(
@@ -68,8 +61,12 @@ def pack(
     url_base: Sequence[str] = (),
     revision: str | None = None,
     notes: str | None = None,
+    previous: Previous | None = None,
+    newest_s: int | None = None,
 ) -> Manifest:
     """Write `<app>-<build_id>.<format>` and then `<app>-<build_id>.json` to the existing directory `out`.
+
+    A `tar.zst` is made of frames, as `artifact.frames` says, and gets an index beside it; with `previous`, a patch too.
 
     Blocks. Kept are names, contents, permission bits, whole seconds of modification times, symbolic links and empty
     directories; not owners, extended attributes, or that two names are one file. Packing an unchanged tree again is
@@ -88,10 +85,13 @@ def pack(
         url_base: where `out` will be served; empty: the artifact lies beside the manifest.
         revision: git commit; see `git_revision`.
         notes: free text for people.
+        previous: the build before; what did not change since keeps its modification time. For `tar.zst` alone.
+        newest_s: later modification times are set to this (`SOURCE_DATE_EPOCH`); None: kept.
 
     Raises:
         ConfigError: `bad_name`, `bad_format`, `build_exists`, `no_tree`, `no_directory`, `out_in_tree`,
-            `tree_changed`, `disk_not_writable`.
+            `tree_changed`, `disk_not_writable`,
+            `artifact_unusable` (that of `previous`).
         ArtifactRejected: the tree holds what no host would open.
         TransientError: `disk_full`, `disk_error`.
     """
@@ -99,18 +99,42 @@ def pack(
     if level is None:
         level = DEFAULT_LEVELS[format]
     found = scan(tree)
-    artifact, document = out / f"{app}-{build_id}.{format}", out / f"{app}-{build_id}.json"
-    with unpublished(out) as file:
+    name = f"{app}-{build_id}"
+    artifact, document = out / f"{name}.{format}", out / f"{name}.json"
+    meter = _Meter(found, on_progress)
+    with ExitStack() as stack:
+        file = stack.enter_context(unpublished(out))
         writer = HashingWriter(file)
-        try:
-            with _compressed(writer, format, level) as sink:
-                _write_tar(tree, found, sink, on_progress)
-        except OSError as error:
-            raise disk_error(error, out, f"writing {artifact.name}") from error
+        index, companions = None, {}
+        if format == "tar.zst":
+            workers = stack.enter_context(workers_for(found))
+            framed = frame_tree(
+                tree,
+                found,
+                _Translated(writer, artifact),
+                level=level,
+                newest_s=newest_s,
+                previous=previous,
+                workers=workers,
+                on_group=meter.finish_all,
+            )
+            companions[INDEX_SUFFIX] = b"".join((framed.root, *framed.buckets))
+            patches: tuple[PatchRef, ...] = ()
+            if previous is not None:
+                patch = make_patch(tree, found, framed, previous, workers=workers)
+                if patch is not None:
+                    companions[patch_suffix(previous.root.digest)] = patch
+                    patches = (PatchRef(base=previous.root.digest, size=len(patch)),)
+            index = IndexRef(digest=digest_of(framed.root), size=len(framed.root), patches=patches)
+        else:
+            with _compressed(_Translated(writer, artifact), format, level) as sink:
+                _write_tar(tree, found, sink, newest_s, meter)
         published = published_manifest(document, writer.digest)
         check_unused(artifact, writer.digest)
+        for suffix, data in companions.items():
+            publish_data(data, out / f"{artifact.name}{suffix}")
         publish(file, artifact)
-    if published is not None:
+    if published is not None and published.index == index:
         return published
     manifest = Manifest(
         v=1,
@@ -123,8 +147,9 @@ def pack(
         created=created,
         revision=revision,
         notes=notes,
+        index=index,
     )
-    publish_manifest(manifest, document)
+    publish_data(encode_manifest(manifest), document)
     return manifest
 
 
@@ -169,85 +194,69 @@ def _check_arguments(*, tree: Path, out: Path, app: str, build_id: str, archive_
         )
 
 
-@contextmanager
-def _compressed(writer: HashingWriter, archive_format: str, level: int) -> Iterator[_Sink]:
-    # The stubs of both ask for a whole IO, their code calls `write` and `flush` alone.
-    target = cast(IO[bytes], writer)
-    match archive_format:
-        case "tar.zst":
-            # At least one worker thread: without any, the frame is cut otherwise and the bytes differ.
-            compressor = zstandard.ZstdCompressor(level=level, threads=os.cpu_count() or 1, write_checksum=True)
-            with compressor.stream_writer(target, closefd=False) as sink:
-                yield sink
-        case "tar.gz":
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=target, mtime=0) as sink:
-                yield sink
-        case _:
-            yield writer
+class _Meter:
+    """Tells how far packing is."""
 
+    def __init__(self, found: Sequence[Found], on_progress: Callable[[PackProgress], None]) -> None:
+        self._on_progress = on_progress
+        self._files_total, self._bytes_total = len(found), sum(entry.size for entry in found)
+        self._files_done = self._bytes_done = 0
 
-def _write_tar(tree: Path, found: Sequence[Found], sink: _Sink, on_progress: Callable[[PackProgress], None]) -> None:
-    bytes_total, bytes_done = sum(entry.size for entry in found), 0
-
-    def advance(files_done: int, count_bytes: int) -> None:
-        nonlocal bytes_done
-        bytes_done += count_bytes
-        on_progress(
-            PackProgress(files_done=files_done, files_total=len(found), bytes_done=bytes_done, bytes_total=bytes_total)
+    def add(self, *, files: int = 0, count_bytes: int = 0) -> None:
+        """Count what was packed."""
+        self._files_done += files
+        self._bytes_done += count_bytes
+        self._on_progress(
+            PackProgress(
+                files_done=self._files_done,
+                files_total=self._files_total,
+                bytes_done=self._bytes_done,
+                bytes_total=self._bytes_total,
+            )
         )
 
-    for files_done, entry in enumerate(found):
-        sink.write(_header(entry))
+    def finish_all(self, entries: Sequence[Found]) -> None:
+        """Count entries that are packed whole."""
+        self.add(files=len(entries), count_bytes=sum(entry.size for entry in entries))
+
+
+class _Translated:
+    """Says of a failing write where it was."""
+
+    def __init__(self, writer: HashingWriter, artifact: Path) -> None:
+        self._writer = writer
+        self._artifact = artifact
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of `data`."""
+        try:
+            return self._writer.write(data)
+        except OSError as error:
+            raise disk_error(error, self._artifact.parent, f"writing {self._artifact.name}") from error
+
+    def flush(self) -> None:
+        """Nothing is held here."""
+
+
+@contextmanager
+def _compressed(writer: _Translated, archive_format: str, level: int) -> Iterator[Sink]:
+    if archive_format == "tar":
+        yield writer
+        return
+    # The stubs ask for a whole IO, the code calls `write` and `flush` alone.
+    target = cast(IO[bytes], writer)
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=target, mtime=0) as sink:
+        yield sink
+
+
+def _write_tar(tree: Path, found: Sequence[Found], sink: Sink, newest_s: int | None, meter: _Meter) -> None:
+    for entry in found:
+        mtime_s = entry.mtime_ns // _NS
+        sink.write(header(entry, mtime_s if newest_s is None else min(mtime_s, newest_s)))
         if entry.kind is EntryKind.FILE:
-            for chunk in _unchanged_content(tree, entry):
+            for chunk in unchanged_content(tree, entry):
                 sink.write(chunk)
-                advance(files_done, len(chunk))
-            sink.write(bytes(-entry.size % tarfile.BLOCKSIZE))
-        advance(files_done + 1, 0)
-    sink.write(bytes(2 * tarfile.BLOCKSIZE))
-
-
-def _header(entry: Found) -> bytes:
-    header = tarfile.TarInfo(entry.name)
-    header.type = _TYPES[entry.kind]
-    header.mode, header.mtime, header.size, header.linkname = (
-        entry.mode,
-        entry.mtime_ns // _NS,
-        entry.size,
-        entry.target,
-    )
-    return header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _unchanged_content(tree: Path, entry: Found) -> Iterator[bytes]:
-    """The file's bytes, exactly as many as the header says.
-
-    Raises:
-        ConfigError: kind `tree_changed`: it is not, before and after, the file that was found.
-    """
-    path = tree / entry.name
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _changed(path) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # O_NOFOLLOW's word for a symbolic link
-            raise _changed(path) from error
-        raise disk_error(error, path, "reading the tree to pack") from error
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        missing = entry.size
-        while missing:
-            data = file.read(min(CHUNK_BYTES, missing))
-            if not data:
-                raise _changed(path)
-            missing -= len(data)
-            yield data
-        state = os.fstat(fd)
-        if (state.st_ino, state.st_size, state.st_mtime_ns) != (entry.inode, entry.size, entry.mtime_ns):
-            raise _changed(path)
-
-
-def _changed(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path} changed while the tree was packed: pack a tree that nobody writes to", kind="tree_changed"
-    )
+                meter.add(count_bytes=len(chunk))
+            sink.write(padding(entry.size))
+        meter.add(files=1)
+    sink.write(END)

@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from artifact.diskerrors import disk_error
 from artifact.errors import ConfigError, HotcoldError
-from artifact.manifest import Manifest, decode_manifest, encode_manifest
+from artifact.manifest import Manifest, decode_manifest
 
 _PUBLISHED_MODE: Final = 0o644
 
@@ -84,14 +84,17 @@ def publish(file: IO[bytes], path: Path) -> None:
         raise disk_error(error, path.parent, f"publishing {path.name}") from error
 
 
-def publish_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the manifest document to `path`, whole or not at all.
+def publish_data(data: bytes, path: Path) -> None:
+    """Write `data` to `path`, whole or not at all; what stood there is replaced.
 
     Raises:
         ConfigError, TransientError: the disk.
     """
     with unpublished(path.parent) as file:
-        file.write(encode_manifest(manifest))
+        try:
+            file.write(data)
+        except OSError as error:
+            raise disk_error(error, path.parent, f"writing {path.name}") from error
         publish(file, path)
 
 

@@ -20,18 +20,27 @@ import msgspec
 from artifact.errors import TransientError
 from artifact.limits import Limits
 from artifact.manifest import ManifestRef
-from artifact.pullwire import Failed, Finished, Line, Progress, PullSettings, Spec, as_error
+from artifact.pullwire import Failed, Finished, Line, Local, LocalBase, Progress, PullSettings, Spec, as_error
 
-__all__ = ["Limits", "Progress", "PullSettings", "pull"]
+__all__ = ["Limits", "Local", "LocalBase", "Progress", "PullSettings", "pull"]
 
 _MAX_LINE_BYTES: Final = 256 << 10
 _STDERR_TAIL_BYTES: Final = 4096
+_NOTHING: Final = Local()
 
 
 async def pull(
-    ref: ManifestRef, into: Path, *, settings: PullSettings, on_progress: Callable[[Progress], None]
+    ref: ManifestRef,
+    into: Path,
+    *,
+    settings: PullSettings,
+    on_progress: Callable[[Progress], None],
+    local: Local = _NOTHING,
 ) -> None:
-    """Fill the existing empty directory `into` with the build that `ref` names.
+    """Fill the existing directory `into` with the build that `ref` names.
+
+    A build with an index is made of what this host lacks, and of what `local` names; `into` may then hold another
+    build, or what an interrupted pull left. Any other archive is received whole, into an empty directory.
 
     Each url is tried once, in turn. When this returns, or raises, or is cancelled, no process works in `into` any
     more; where this process is killed, the child dies with it. After an error or a cancel the contents of `into` are
@@ -42,6 +51,7 @@ async def pull(
         into: the directory to fill.
         settings: limits and timeouts.
         on_progress: called in this task, at most about ten times a second and once at the end of a download.
+        local: what may be used of this host, and where the table of the new tree goes.
 
     Raises:
         TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
@@ -65,7 +75,7 @@ async def pull(
     )
     stderr = asyncio.create_task(_tail(process), name="pull-stderr")
     try:
-        result = await _converse(process, ref, settings, on_progress)
+        result = await _converse(process, ref, settings, local, on_progress)
         # It ends by itself now. A kill here could take the exit status away from asyncio, which reaps in a thread.
         await process.wait()
         last_words = await stderr
@@ -82,11 +92,15 @@ async def pull(
 
 
 async def _converse(
-    process: Process, ref: ManifestRef, settings: PullSettings, on_progress: Callable[[Progress], None]
+    process: Process,
+    ref: ManifestRef,
+    settings: PullSettings,
+    local: Local,
+    on_progress: Callable[[Progress], None],
 ) -> Finished | Failed | None:
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-    spec = Spec(ref=ref, settings=settings, parent_pid=os.getpid())
+    spec = Spec(ref=ref, settings=settings, local=local, parent_pid=os.getpid())
     with suppress(BrokenPipeError, ConnectionResetError):  # dead already: its end of stdout says so
         process.stdin.write(msgspec.json.encode(spec) + b"\n")
         await process.stdin.drain()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +24,15 @@ import msgspec
 from artifact.diskerrors import disk_error
 from artifact.errors import ConfigError, HotcoldError, TransientError
 from artifact.fetch import SourceFailed
+from artifact.indexed import IndexedPull
 from artifact.manifest import ManifestRef
 from artifact.pullwire import Finished, Line, Progress, PullSettings, Spec, failed
 from artifact.transfer import transfer
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
+_DEEPEST: Final = 20_000
+"""Of Python's stack: a tree is as deep as the longest path allows."""
 
 
 async def pull_from_any(
@@ -122,15 +126,27 @@ def main() -> int:
         spec = msgspec.json.decode(lines.readline(), type=Spec)
     if os.getppid() != spec.parent_pid:
         return 1  # it died before the kernel was asked
-    threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
     reporter = _Reporter(stdout)
+    work = _work(spec, Path(sys.argv[1]), reporter)  # before the first thread: it may fork
+    threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
     try:
-        asyncio.run(pull_from_any(spec.ref, Path(sys.argv[1]), settings=spec.settings, on_progress=reporter.progress))
+        asyncio.run(work())
     except HotcoldError as error:
         reporter.send(failed(error))
     else:
         reporter.send(Finished())
     return 0
+
+
+def _work(spec: Spec, into: Path, reporter: _Reporter) -> Callable[[], Coroutine[None, None, None]]:
+    ref, settings = spec.ref, spec.settings
+    if ref.index is None:
+        return lambda: pull_from_any(ref, into, settings=settings, on_progress=reporter.progress)
+    os.umask(0)  # noqa: TID251 - this process makes files with the modes of their rows, and does nothing else
+    gc.disable()  # what it makes it needs to the end, which comes soon
+    sys.setrecursionlimit(_DEEPEST)
+    pull = IndexedPull(ref, ref.index, into, local=spec.local, settings=settings, on_progress=reporter.progress)
+    return pull.run
 
 
 if __name__ == "__main__":

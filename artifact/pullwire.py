@@ -43,19 +43,46 @@ class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     user_agent: str = "hotcold"
 
 
+class LocalBase(msgspec.Struct, frozen=True, kw_only=True):
+    """Another complete release on this host: its directory, and its table."""
+
+    tree: str
+    table: str
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pull may use of this host, besides the directory to fill.
+
+    Attributes:
+        table: where the new tree's table goes; None: none is kept.
+        own_table: of what is in the directory to fill; None: nothing is known of it.
+        bases: other releases, the most similar first.
+        is_resumed: a pull of the same build was interrupted here.
+        is_secured: fsync each file that is written; else making durable is left to the caller.
+    """
+
+    table: str | None = None
+    own_table: str | None = None
+    bases: tuple[LocalBase, ...] = ()
+    is_resumed: bool = False
+    is_secured: bool = False
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """How far a pull is. `bytes_done` and `files_done` start again at 0 when the next url is tried.
 
     Attributes:
-        bytes_done: of the artifact, received.
-        bytes_total: of the artifact.
-        files_done: entries created in the tree; links appear at the end.
+        bytes_done: received.
+        bytes_total: to be received; 0 while that is not known yet.
+        files_done: entries that are right in the tree; links appear at the end.
+        files_total: entries of the build; 0 where that is not known.
         url: where the bytes come from, without its secrets.
     """
 
     bytes_done: int
     bytes_total: int
     files_done: int
+    files_total: int = 0
     url: str
 
 
@@ -64,6 +91,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: ManifestRef
     settings: PullSettings
+    local: Local
     parent_pid: int
 
 

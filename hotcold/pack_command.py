@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from artifact import ConfigError
 from artifact.pack import PACKED_FORMATS, PackProgress, git_revision, pack
+from artifact.previous import opened_previous
 from hotcold.command import Command
 from hotcold.terminal import console, many, size
 
@@ -46,6 +49,11 @@ from hotcold.terminal import console, many, size
     metavar="N",
     help="Compression: 1 to 22 for tar.zst, 1 to 9 for tar.gz.  [default: the format's own]",
 )
+@click.option(
+    "--against",
+    metavar="MANIFEST",
+    help="The build before, by its manifest's path or URL: hosts that have it then fetch only a patch.",
+)
 def pack_command(
     *,
     tree: Path,
@@ -56,13 +64,18 @@ def pack_command(
     notes: str | None,
     format_: str,
     level: int | None,
+    against: str | None,
 ) -> None:
     """Make an artifact and its manifest of the directory TREE.
 
     The same tree gives the same bytes. Packing an unchanged tree again is harmless; another tree under the same id is
     refused, because hosts and people know a build by its id. The git commit of TREE is noted, where there is one.
     """
-    with _display(app, build_id) as show:
+    if against is not None and format_ != "tar.zst":
+        raise click.UsageError(f"--against makes a patch, which {format_} cannot have: leave --format away")
+    with ExitStack() as stack:
+        previous = None if against is None else stack.enter_context(opened_previous(against))
+        show = stack.enter_context(_display(app, build_id))
         manifest = pack(
             tree,
             app=app,
@@ -75,13 +88,30 @@ def pack_command(
             url_base=url_base,
             revision=git_revision(tree),
             notes=notes,
+            previous=previous,
+            newest_s=_source_date_epoch(os.environ),
         )
     click.echo(f"manifest  {out / f'{app}-{build_id}.json'}")
     click.echo(f"artifact  {size(manifest.size)}, {manifest.format}, {show.summary}")
+    for patch in manifest.index.patches if manifest.index else ():
+        click.echo(f"patch     {size(patch.size)}, against {previous.id if previous else patch.base}")
     click.echo(f"digest    {manifest.digest}")
     click.echo(f"revision  {manifest.revision or 'unknown: not in a git work tree'}")
     for url in manifest.urls if url_base else ():
         click.echo(f"url       {url}")
+
+
+def _source_date_epoch(environment: Mapping[str, str]) -> int | None:
+    """The usual wish for reproducible builds: no modification time after this one."""
+    text = environment.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH is {text!r} and must be whole seconds since 1970: correct it, or unset it",
+            kind="bad_epoch",
+        )
+    return int(text)
 
 
 class _Shown:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from artifact import ArtifactRejected, ConfigError, HotcoldError, Manifest, decode_manifest
 from artifact.extract import extract
+from artifact.frames import BIG_BYTES
 from artifact.limits import Limits
 from artifact.locate import load_manifest, reference
 from artifact.pack import PACKED_FORMATS, PackProgress, git_revision, pack
@@ -86,7 +87,8 @@ async def test_what_is_packed_is_located_and_pulled_as_it_was(
     manifest = await asyncio.get_running_loop().run_in_executor(
         None, lambda: packed(tree, out, archive_format=archive_format)
     )
-    assert names(out) == {f"shop-1.{archive_format}", "shop-1.json"}
+    index = {"shop-1.tar.zst.index"} if archive_format == "tar.zst" else set()
+    assert names(out) == {f"shop-1.{archive_format}", "shop-1.json"} | index
     into = tmp_path / "into"
     into.mkdir()
     loaded, location = await load_manifest(str(out / "shop-1.json"))
@@ -175,7 +177,7 @@ def test_a_crash_between_artifact_and_manifest_is_mended_by_packing_again(tree: 
     (out / "shop-1.tar.zst").write_bytes(b"something else")
     with pytest.raises(ConfigError, match=r"shop-1\.tar\.zst exists"):
         packed(tree, out)
-    assert names(out) == {"shop-1.tar.zst"}
+    assert names(out) == {"shop-1.tar.zst", "shop-1.tar.zst.index"}
 
 
 def test_a_strange_file_in_the_manifests_place_is_kept(tree: Path, out: Path) -> None:
@@ -223,11 +225,12 @@ def test_an_empty_or_missing_tree_is_refused(tmp_path: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is replaced", "goes", "becomes a link"])
 def test_a_file_that_changes_while_it_is_packed_is_an_error(tree: Path, out: Path, change: str) -> None:
-    """The change is made when the first entry has been written, long before the file's turn."""
+    """The change is made when the first frame has been written, before the file's turn."""
     victim = tree / "lib/private"
+    (tree / "a").write_bytes(bytes(BIG_BYTES + 1))
 
     def disturb(progress: PackProgress) -> None:
-        if progress.files_done != 1:
+        if progress.files_done != 1 or progress.bytes_done <= BIG_BYTES:
             return
         match change:
             case "grows":

@@ -1,0 +1,273 @@
+"""Owns fetching frames and handing each to those who write: what is fetched together, checked, decompressed, cut out.
+
+Reading ranges is left to `artifact.ranges`, creating files to `artifact.treefill`, the choice of files to
+`artifact.plan`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import zstandard
+
+from artifact.errors import HotcoldError
+from artifact.index import Bucket, Root, broken
+from artifact.plan import Wanted
+from artifact.ranges import Places
+from artifact.table import Stat
+from artifact.treefill import ContentDiffers, NewFile, Tree
+
+RUN_BYTES: Final = 2 << 20
+"""Of one request: large enough that its latency does not matter, small enough to have several in flight."""
+GAP_BYTES: Final = 32 << 10
+"""Unwanted bytes that are fetched rather than asking twice."""
+IN_FLIGHT: Final = 4
+
+_Done = TypeVar("_Done")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames that one request fetches.
+
+    Attributes:
+        frames: numbers, without a gap.
+        wanted: the files to write, by number of the frame in which each begins.
+        is_big: the frames are those of one file.
+    """
+
+    frames: range
+    wanted: dict[int, list[Wanted]]
+    is_big: bool = False
+
+
+def plan_runs(root: Root, wanted: Iterable[Wanted]) -> list[Run]:
+    """What to ask for, in the artifact's order."""
+    by_frame: defaultdict[int, list[Wanted]] = defaultdict(list)
+    for each in wanted:
+        by_frame[each.frame].append(each)
+    runs: list[Run] = []
+    for number in sorted(by_frame):
+        files = by_frame[number]
+        last = max(_last_frame(root, number, file) for file in files)
+        if last > number:
+            runs.append(Run(range(number, last + 1), {number: files}, is_big=True))
+        elif runs and _fits(root, runs[-1], number):
+            before = runs[-1]
+            runs[-1] = Run(range(before.frames.start, number + 1), {**before.wanted, number: files})
+        else:
+            runs.append(Run(range(number, number + 1), {number: files}))
+    return runs
+
+
+def _fits(root: Root, run: Run, number: int) -> bool:
+    offsets = root.frame_offsets
+    return (
+        not run.is_big
+        and offsets[number] - offsets[run.frames.stop] <= GAP_BYTES
+        and offsets[number + 1] - offsets[run.frames.start] <= RUN_BYTES
+    )
+
+
+def _last_frame(root: Root, number: int, wanted: Wanted) -> int:
+    missing = wanted.row.offset + wanted.row.size - root.plain_sizes[number]
+    while missing > 0:
+        number += 1
+        if number >= len(root):
+            raise broken(f"{wanted.row.path!a} goes on behind the last frame")
+        missing -= root.plain_sizes[number]
+    return number
+
+
+class Delivery:
+    """Fetches runs, several at a time, and has their files written.
+
+    Args:
+        root: of the build's index.
+        bucket: decodes one of its buckets.
+        places: where the artifact lies.
+        tree: where the files go.
+        executor: threads that check, decompress and write.
+        on_bytes: told how many bytes were received.
+        on_file: told each finished file; called in those threads.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        bucket: Callable[[int], Bucket],
+        places: Places,
+        tree: Tree,
+        *,
+        executor: Executor,
+        on_bytes: Callable[[int], None],
+        on_file: Callable[[Wanted, Stat], None],
+    ) -> None:
+        self._root = root
+        self._bucket = bucket
+        self._places = places
+        self._tree = tree
+        self._executor = executor
+        self._on_bytes = on_bytes
+        self._on_file = on_file
+
+    async def deliver(self, runs: Iterable[Run]) -> None:
+        """Fetch and write all. No thread works any more when it returns, raises, or is cancelled.
+
+        Raises:
+            TransientError: the network or the disk.
+            ConfigError: the disk.
+            ArtifactRejected: the frames are right and do not hold what the index says.
+        """
+        ahead = iter(runs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(IN_FLIGHT):
+                    group.create_task(self._fetch(ahead), name=f"fetch-{number}")
+        except* HotcoldError as errors:
+            raise first_of(errors) from errors
+
+    async def _fetch(self, runs: Iterator[Run]) -> None:
+        for run in runs:
+            if run.is_big:
+                await self._fetch_big(run)
+            else:
+                await self._fetch_small(run)
+
+    async def _fetch_small(self, run: Run) -> None:
+        def take(number: int, frame: bytes) -> None:
+            wanted = run.wanted.get(number)
+            if wanted is None:  # only fetched because it lies between two that are wanted
+                return
+            plain = memoryview(self._plain(number, frame))
+            for each in wanted:
+                self._write(each, plain[each.row.offset : each.row.offset + each.row.size])
+
+        await self._read(run, take)
+
+    async def _fetch_big(self, run: Run) -> None:
+        [wanted] = run.wanted[run.frames.start]
+        file = self._tree.begin_file(wanted.row)
+        missing = wanted.row.size
+
+        def take(number: int, frame: bytes) -> None:
+            nonlocal missing
+            offset = wanted.row.offset if number == run.frames.start else 0
+            part = memoryview(self._plain(number, frame))[offset : offset + missing]
+            file.write(part)
+            missing -= len(part)
+
+        try:
+            await self._read(run, take)
+            self._on_file(wanted, _finished(file, wanted))
+        except BaseException:
+            file.abandon()
+            raise
+
+    async def _read(self, run: Run, take: Callable[[int, bytes], None]) -> None:
+        start, end = self._root.frame_offsets[run.frames.start], self._root.frame_offsets[run.frames.stop]
+        loop = asyncio.get_running_loop()
+
+        async def taken(number: int, frame: bytes) -> bool:
+            """In a thread, which is waited for even where this is cancelled: it writes into the tree."""
+
+            def work() -> bool:
+                if hashlib.sha256(frame).digest() != self._bucket(number).frame:
+                    return False
+                take(number, frame)
+                return True
+
+            return await finished(loop.run_in_executor(self._executor, work))
+
+        await self._places.read(
+            lambda url: url,
+            start,
+            end - start,
+            _Frames(run.frames, self._root.frame_sizes, on_bytes=self._on_bytes, take=taken),
+        )
+
+    def _plain(self, number: int, frame: bytes) -> bytes:
+        expected = self._root.plain_sizes[number]
+        try:
+            if zstandard.frame_content_size(frame) != expected:
+                raise broken(f"frame {number} does not have {expected} bytes")
+            return zstandard.ZstdDecompressor().decompress(frame)
+        except zstandard.ZstdError as error:
+            raise broken(f"frame {number} is no frame ({error})") from error
+
+    def _write(self, wanted: Wanted, content: memoryview) -> None:
+        try:
+            stat = self._tree.create_file(wanted.row, (content,))
+        except ContentDiffers:
+            raise _not_as_said(wanted) from None
+        self._on_file(wanted, stat)
+
+
+class _Frames:
+    """Cuts a run's chunks into frames and has each taken; see `artifact.ranges.Consumer`."""
+
+    def __init__(
+        self,
+        frames: range,
+        sizes: Sequence[int],
+        *,
+        on_bytes: Callable[[int], None],
+        take: Callable[[int, bytes], Awaitable[bool]],
+    ) -> None:
+        self._ahead = list(reversed(frames))
+        self._sizes = sizes
+        self._on_bytes = on_bytes
+        self._take = take
+        self.accepted_bytes = 0
+
+    async def consume(self, chunks: AsyncIterator[bytes]) -> None:
+        """Take each frame that is complete; return at the first one that is wrong."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in chunks:
+            self._on_bytes(len(chunk))
+            parts.append(chunk)
+            size += len(chunk)
+            while self._ahead and size >= self._sizes[self._ahead[-1]]:
+                joined = parts[0] if len(parts) == 1 else b"".join(parts)
+                frame, rest = joined[: self._sizes[self._ahead[-1]]], joined[self._sizes[self._ahead[-1]] :]
+                parts, size = [rest], len(rest)
+                if not await self._take(self._ahead[-1], frame):
+                    return
+                self._ahead.pop()
+                self.accepted_bytes += len(frame)
+
+
+async def finished(work: asyncio.Future[_Done]) -> _Done:
+    """Wait for work in a thread to its end, also where the waiting is cancelled, which is then passed on."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+def first_of(errors: BaseExceptionGroup[HotcoldError]) -> HotcoldError:
+    """The first error of a group of tasks; the others are told about by it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, HotcoldError)  # noqa: S101 - the group was split by this class
+    return error
+
+
+def _finished(file: NewFile, wanted: Wanted) -> Stat:
+    try:
+        return file.finish()
+    except ContentDiffers:
+        raise _not_as_said(wanted) from None
+
+
+def _not_as_said(wanted: Wanted) -> HotcoldError:
+    return broken(f"{wanted.row.path!a} is not in its frame as the index says")

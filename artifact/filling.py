@@ -1,0 +1,197 @@
+"""Owns carrying out a plan: make room, take what is here, fetch the rest, then links, then directories.
+
+What has to change is left to `artifact.plan`. Everything that is written is verified as it is written; what is
+interrupted leaves a tree that the next try compares anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Final, TypeVar
+
+import msgspec
+
+from artifact.contents import LocalContents, PatchedContents
+from artifact.delivery import Delivery, finished, plan_runs
+from artifact.index import Kind, Root, Row
+from artifact.plan import Plan, Wanted
+from artifact.table import Stat
+from artifact.treefill import ContentDiffers, Tree
+
+_STAGING: Final = b".hotcold-moving"
+"""Holds copies of files that move within the tree, until what is in their way has gone."""
+_BATCH: Final = 64
+
+_Done = TypeVar("_Done")
+
+
+class Filling:
+    """One carrying out of a plan.
+
+    Args:
+        plan: what has to change.
+        root: of the build's index.
+        tree: where.
+        contents: what this host has.
+        patched: what a patch gives, or None.
+        is_resumed: the tree may hold parts of this build already: they are read again, and kept if they are right.
+        executor: for all that blocks.
+
+    Attributes:
+        stats: of every entry that was made or found right, by its number.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        root: Root,
+        tree: Tree,
+        contents: LocalContents,
+        patched: PatchedContents | None,
+        *,
+        is_resumed: bool,
+        executor: Executor,
+    ) -> None:
+        self._plan = plan
+        self._root = root
+        self._tree = tree
+        self._contents = contents
+        self._patched = patched
+        self._is_resumed = is_resumed
+        self._executor = executor
+        self._moved: list[Wanted] = []
+        self.stats: dict[int, Stat] = {}
+
+    async def fill(self, delivery: Delivery, on_total: Callable[[int], None]) -> None:
+        """Do it. No thread works in the tree any more when this returns or raises.
+
+        Args:
+            delivery: fetches what is not here.
+            on_total: told how many bytes will be fetched.
+        """
+        await self._in_thread(self._make_room)
+        files = [wanted for wanted in self._plan.created if wanted.row.kind == Kind.FILE]
+        batches = [files[at : at + _BATCH] for at in range(0, len(files), _BATCH)]
+        missing: list[Wanted] = []
+        if self._is_resumed or self._patched is not None or self._contents.has_any:
+            loop = asyncio.get_running_loop()
+            work: list[asyncio.Future[list[Wanted]]] = [
+                loop.run_in_executor(self._executor, self._take_what_is_here, batch) for batch in batches
+            ]
+            try:
+                for each in work:
+                    part = await finished(each)
+                    missing += part
+            finally:
+                for each in work:
+                    each.cancel()
+                if work:
+                    await asyncio.wait(work)
+        else:
+            missing = files
+        runs = plan_runs(self._root, missing)
+        offsets = self._root.frame_offsets
+        on_total(sum(offsets[run.frames.stop] - offsets[run.frames.start] for run in runs))
+        await delivery.deliver(runs)
+        await self._in_thread(self._finish)
+
+    def note(self, wanted: Wanted, stat: Stat) -> None:
+        """Take down that an entry is right."""
+        self.stats[wanted.entry] = stat
+
+    async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
+        return await finished(asyncio.get_running_loop().run_in_executor(self._executor, work))
+
+    def _make_room(self) -> None:
+        """Take away what the build does not have, and what it has otherwise."""
+        plan, tree = self._plan, self._tree
+        if tree.is_empty():
+            return
+        for wanted in plan.directories:
+            tree.open_up(wanted.row.path)
+        tree.remove(_STAGING)
+        self._stage_moved()
+        for path in sorted(plan.removed):
+            tree.remove(path)
+        wanted_paths = frozenset(plan.paths)
+        unknown = plan.doubtful if plan.spans else [wanted.row.path for wanted in plan.directories]
+        for path in (b"", *unknown):
+            tree.clear(path, lambda name: name in wanted_paths or name == _STAGING)
+        if not self._is_resumed:
+            for wanted in plan.created:
+                tree.remove(wanted.row.path)
+        for wanted in self._moved:
+            tree.remove(wanted.row.path)
+            self.note(wanted, tree.rename(_staged(wanted), wanted.row.path))
+        tree.remove(_STAGING)
+
+    def _stage_moved(self) -> None:
+        """Copy what the tree has under another path, before it is removed there."""
+        for wanted in self._plan.created:
+            row = wanted.row
+            if row.kind != Kind.FILE or self._contents.near(row) is not None or self._has_patch(wanted):
+                continue
+            source = self._contents.own(row)
+            if source is not None and self._copied(msgspec.structs.replace(row, path=_staged(wanted)), source):
+                self._moved.append(wanted)
+
+    def _take_what_is_here(self, files: Sequence[Wanted]) -> list[Wanted]:
+        """Make the files of which this host has the contents; return the others."""
+        missing = []
+        for wanted in files:
+            if wanted.entry in self.stats:
+                continue
+            stat = self._adopted(wanted) or self._made(wanted)
+            if stat is None:
+                missing.append(wanted)
+            else:
+                self.note(wanted, stat)
+        return missing
+
+    def _adopted(self, wanted: Wanted) -> Stat | None:
+        if not self._is_resumed:
+            return None
+        stat = self._tree.adopt_file(wanted.row)
+        if stat is None:
+            self._tree.remove(wanted.row.path)
+        return stat
+
+    def _made(self, wanted: Wanted) -> Stat | None:
+        row = wanted.row
+        near = self._contents.near(row)
+        if near is not None and (stat := self._copied(row, near)):
+            return stat
+        if self._patched is not None and self._has_patch(wanted):
+            try:
+                return self._tree.create_file(row, (self._patched.content(wanted.frame, wanted.at, row),))
+            except (ContentDiffers, ValueError, OSError):
+                pass  # it was only a short cut
+        far = self._contents.far(row)
+        return None if far is None else self._copied(row, far)
+
+    def _has_patch(self, wanted: Wanted) -> bool:
+        return self._patched is not None and self._patched.has(wanted.frame, wanted.at)
+
+    def _copied(self, row: Row, source: bytes) -> Stat | None:
+        """Copy a local file; None where it is not what its table says: then the content is found elsewhere."""
+        try:
+            return self._tree.copy_file(row, source)
+        except ContentDiffers:
+            return None
+
+    def _finish(self) -> None:
+        """Links appear only after all files, directories get their modes and times after all that they hold."""
+        tree = self._tree
+        for wanted in self._plan.created:
+            if wanted.row.kind == Kind.SYMLINK:
+                tree.remove(wanted.row.path)
+                self.note(wanted, tree.create_link(wanted.row))
+        for wanted in sorted(self._plan.directories, key=lambda each: each.row.path, reverse=True):
+            self.note(wanted, tree.finish_directory(wanted.row))
+        tree.finish_root()
+
+
+def _staged(wanted: Wanted) -> bytes:
+    return b"%b/%d" % (_STAGING, wanted.entry)

@@ -1,0 +1,241 @@
+"""Owns pulling a build of ours: only what this host lacks, into a tree that may hold an earlier build.
+
+Getting the index is left to `artifact.documents`, comparing to `artifact.plan`, carrying it out to `artifact.filling`.
+Whatever interrupts this, the same call again goes on from what is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from array import array
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from artifact.contents import Base, LocalContents, PatchedContents
+from artifact.delivery import Delivery
+from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
+from artifact.errors import ArtifactRejected, TransientError
+from artifact.fetch import shown
+from artifact.filling import Filling
+from artifact.index import Root, decode_root, digest_of
+from artifact.limits import Limits
+from artifact.manifest import IndexRef, ManifestRef
+from artifact.patch import Patch
+from artifact.plan import Plan, Planner, check_names
+from artifact.pullwire import Local, Progress, PullSettings
+from artifact.ranges import Places
+from artifact.statcheck import StatCheck
+from artifact.table import STAT_FIELDS, Stat, read_table, write_table
+from artifact.treefill import Tree
+from artifact.writeback import written_back
+
+_THREADS: Final = 3
+"""That check, decompress and write: one more than the cores of a small host, because they wait for the disk, too."""
+_BLOCK_BYTES: Final = 4096
+_WORTH_WRITING_BACK_BYTES: Final = 64 << 20
+_PROGRESS_INTERVAL_S: Final = 0.1
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A patch, and the release that it is used on."""
+
+    patch: Patch
+    base: Base
+
+
+class IndexedPull:
+    """One pull. To be made before this process has threads: it begins to look at the tree in other processes.
+
+    Args:
+        ref: the build.
+        index: of its artifact.
+        into: the tree, which exists.
+        local: what else is on this host.
+        settings: limits and timeouts.
+        on_progress: told how far it is.
+    """
+
+    def __init__(
+        self,
+        ref: ManifestRef,
+        index: IndexRef,
+        into: Path,
+        *,
+        local: Local,
+        settings: PullSettings,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._ref = ref
+        self._index = index
+        self._into = into
+        self._local = local
+        self._settings = settings
+        self._on_progress = on_progress
+        self._own = None if local.own_table is None else read_table(Path(local.own_table))
+        self._check = None if self._own is None else StatCheck(self._own, into)
+        self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
+        self._bytes_done = self._bytes_total = 0
+
+    async def run(self) -> None:
+        """Make the tree the build's, and write its table.
+
+        Raises:
+            TransientError, ConfigError, ArtifactRejected: as `artifact.pull.pull`; what is in the tree is of use for
+                the next try.
+        """
+        async with Places(self._ref.urls, self._settings, chance=random.Random()) as places:  # noqa: S311 - for pauses
+            root, used = await self._find_root(places)
+            _check_limits(root, self._settings.limits)
+            bases = [base for base in self._bases if used is None or base is not used.base]
+            buckets = await gather_buckets(
+                places,
+                root,
+                own=self._own,
+                bases=[*([used.base] if used else ()), *bases],
+                patch=used.patch if used else None,
+                on_bytes=self._received,
+            )
+            changed: set[int] = set() if self._check is None else self._check.changed()
+            plan = Planner(root, buckets.decoded, self._own, changed).plan()
+            check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
+            _check_space(self._into, plan)
+            stats = await self._fill(plan, root, buckets, places, used)
+            self._write_table(plan, root, buckets, stats)
+        self._report(len(plan.paths))
+
+    async def _find_root(self, places: Places) -> tuple[Root, _Used | None]:
+        """The root; from a patch where there is one for a release that is here."""
+        for reference in self._index.patches:
+            base = next((base for base in self._bases if base.digest == reference.base), None)
+            if base is None or base.table is None:
+                continue
+            patch = await fetch_patch(places, reference, self._received)
+            data = b"" if patch is None else patch.root(base.table.root.data)
+            if patch is not None and digest_of(data) == self._index.digest:
+                return decode_root(data, artifact_bytes=self._ref.size), _Used(patch, base)
+        return await fetch_root(places, self._ref, self._index, self._received), None
+
+    async def _fill(
+        self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None
+    ) -> dict[int, Stat]:
+        with ExitStack() as stack:
+            executor = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="fill"))
+            directories = frozenset(wanted.row.path for wanted in plan.directories)
+            tree = Tree(self._into, directories, is_secured=self._local.is_secured)
+            stack.callback(tree.close)
+            if not self._local.is_secured and plan.content_bytes > _WORTH_WRITING_BACK_BYTES:
+                stack.enter_context(written_back(tree.root_fd, self._into))
+            filling = Filling(
+                plan,
+                root,
+                tree,
+                LocalContents(self._bases, self._own, self._into),
+                None if used is None else PatchedContents(used.patch, used.base.tree),
+                is_resumed=self._local.is_resumed,
+                executor=executor,
+            )
+            delivery = Delivery(
+                root,
+                buckets.decoded,
+                places,
+                tree,
+                executor=executor,
+                on_bytes=self._received,
+                on_file=filling.note,
+            )
+            reports = asyncio.create_task(self._report_for_ever(plan, filling), name="progress")
+            try:
+                await filling.fill(delivery, self._will_receive)
+            finally:
+                reports.cancel()
+            return filling.stats
+
+    def _write_table(self, plan: Plan, root: Root, buckets: Buckets, stats: dict[int, Stat]) -> None:
+        numbers: array[int] = array("Q", bytes(8 * STAT_FIELDS * len(plan.paths)))
+        if self._own is not None:
+            for first, entries in plan.spans:
+                numbers[first * STAT_FIELDS : (first + len(entries)) * STAT_FIELDS] = self._own.stats[
+                    entries.start * STAT_FIELDS : entries.stop * STAT_FIELDS
+                ]
+        for entry, stat in stats.items():
+            numbers[entry * STAT_FIELDS : (entry + 1) * STAT_FIELDS] = array("Q", stat)
+        if self._local.table is None:
+            return
+        write_table(
+            Path(self._local.table),
+            root=root,
+            buckets=[buckets.data[number] for number in range(len(root))],
+            starts=plan.starts,
+            paths=plan.paths,
+            stats=numbers,
+            links=plan.links,
+            recorded_ns=time.time_ns(),
+        )
+
+    # --- progress -----------------------------------------------------------------------------------------------------
+
+    def _received(self, count_bytes: int) -> None:
+        self._bytes_done += count_bytes
+
+    def _will_receive(self, count_bytes: int) -> None:
+        self._bytes_total = self._bytes_done + count_bytes
+
+    async def _report_for_ever(self, plan: Plan, filling: Filling) -> None:
+        kept = len(plan.paths) - len(plan.created) - len(plan.directories)
+        while True:
+            self._report(kept + len(filling.stats), len(plan.paths))
+            await asyncio.sleep(_PROGRESS_INTERVAL_S)
+
+    def _report(self, files_done: int, files_total: int | None = None) -> None:
+        self._on_progress(
+            Progress(
+                bytes_done=self._bytes_done,
+                bytes_total=max(self._bytes_total, self._bytes_done),
+                files_done=files_done,
+                files_total=files_done if files_total is None else files_total,
+                url=shown(self._ref.urls[0]),
+            )
+        )
+
+
+def _check_limits(root: Root, limits: Limits) -> None:
+    for found, limit, what in (
+        (root.entries, limits.max_files, "max_files"),
+        (root.content_bytes, limits.max_bytes, "max_bytes"),
+    ):
+        if found > limit:
+            raise ArtifactRejected(
+                f"the build has {found} where {what} allows {limit}: raise the limit if it really is that large",
+                kind="archive_too_big",
+            )
+
+
+def _check_space(into: Path, plan: Plan) -> None:
+    """Find out before the first byte whether all will fit; what goes away first is not counted, to be on the safe side.
+
+    Raises:
+        TransientError: kind `disk_full`.
+    """
+    space = os.statvfs(into)
+    free_bytes = space.f_bavail * space.f_frsize
+    needed_bytes = plan.content_bytes + _BLOCK_BYTES * (len(plan.created) + len(plan.directories)) // 2
+    needed_inodes = len(plan.created) + len(plan.directories)
+    if needed_bytes > free_bytes:
+        raise TransientError(
+            f"{needed_bytes} bytes are needed below {into}, {free_bytes} are free: free {needed_bytes - free_bytes} "
+            "bytes on that file system",
+            kind="disk_full",
+        )
+    if space.f_files and needed_inodes > space.f_favail:
+        raise TransientError(
+            f"{needed_inodes} inodes are needed below {into}, {space.f_favail} are free (df -i): remove files there",
+            kind="disk_full",
+        )

@@ -1,0 +1,69 @@
+"""Owns looking at every entry of a tree with all cores, while something else goes on; what to look for is `table`'s.
+
+Processes, not threads: most of the time of a look is Python's own, which threads would take in turns.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from artifact.errors import TransientError
+from artifact.table import Table
+
+_WORTH_A_PROCESS: Final = 4000
+
+
+class StatCheck:
+    """A look that has begun. To be started before this process has threads; to be ended by `changed`.
+
+    Args:
+        table: how the entries were.
+        tree: where they are.
+    """
+
+    def __init__(self, table: Table, tree: Path) -> None:
+        self._tree = tree
+        count = len(table.paths)
+        shares = max(1, min(len(os.sched_getaffinity(0)), count // _WORTH_A_PROCESS))
+        bounds = [count * share // shares for share in range(shares + 1)]
+        self._looks = [_begin(table, tree, range(start, end)) for start, end in pairwise(bounds)]
+
+    def changed(self) -> set[int]:
+        """The numbers of the entries that do not look as recorded. Blocks until all is looked at.
+
+        Raises:
+            TransientError: kind `puller_died`: a process ended without an answer.
+        """
+        found: set[int] = set()
+        for pid, fd in self._looks:
+            with os.fdopen(fd, "rb") as pipe:
+                data = pipe.read()
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+                raise TransientError(f"looking at {self._tree} ended early: is memory short?", kind="puller_died")
+            numbers: array[int] = array("Q")
+            numbers.frombytes(data)
+            found.update(numbers)
+        self._looks = []
+        return found
+
+
+def _begin(table: Table, tree: Path, entries: range) -> tuple[int, int]:
+    """Fork a process that writes the changed entries to a pipe; its pid and the pipe's end."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writable)
+        return pid, readable
+    status = 1
+    try:
+        os.close(readable)
+        data = array("Q", table.changed(tree, entries)).tobytes()
+        while data:
+            data = data[os.write(writable, data) :]
+        status = 0
+    finally:
+        os._exit(status)
