@@ -111,7 +111,10 @@ def wake(facts: Facts, *, is_out_of_service: bool) -> Step:
         is_out_of_service: the former life ended between leaving and returning to service.
     """
     is_hot_proved = facts.hot is None or facts.hot.proved
-    return _pursue(facts, *((ReturnToService(),) if is_out_of_service and is_hot_proved else ()))
+    model, effects = _pursue(facts, *((ReturnToService(),) if is_out_of_service and is_hot_proved else ()))
+    # Killed after the end of a deploy and before its clean-up: where nothing else is to be done, nobody else does it.
+    is_at_rest = not AWAITED[type(model.state)]
+    return model, (*effects, CollectGarbage()) if is_at_rest else effects
 
 
 def advance(model: Model, event: Event) -> Step:

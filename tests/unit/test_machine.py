@@ -353,17 +353,20 @@ def test_unproved_build_without_order_is_proved_again_later() -> None:
 @pytest.mark.parametrize(
     ("facts", "state", "effects"),
     [
-        (s.Facts(), s.Steady(), []),
-        (s.Facts(goal=goal("b"), hot=B), s.Steady(), []),
+        (s.Facts(), s.Steady(), [ev.CollectGarbage()]),
+        (s.Facts(goal=goal("b"), hot=B), s.Steady(), [ev.CollectGarbage()]),
         (s.Facts(goal=goal("b"), hot=A), s.Fetching(build("b")), [ev.StartFetch(build("b"), is_repull=False)]),
         (s.Facts(goal=goal("b"), hot=A, ready=(B,)), s.Staged(B), [ev.RunStagedHook(B)]),
         (s.Facts(goal=goal("b"), hot=FRESH_B, standby=A), s.Proving(FRESH_B), [ev.StartProving(FRESH_B)]),
         (s.Facts(goal=goal("c"), hot=FRESH_B, standby=A), s.GoingBack(A, None), [ev.SwapBack(A)]),
-        (s.Facts(goal=goal("b"), hot=A, hold="h"), s.Held("h"), []),
+        (s.Facts(goal=goal("b"), hot=A, hold="h"), s.Held("h"), [ev.CollectGarbage()]),
     ],
 )
 def test_waking_up(facts: s.Facts, state: s.State, effects: list[ev.Effect]) -> None:
-    """Each thing that a crash can leave on disk leads to the state that goes on from there."""
+    """Each thing that a crash can leave on disk leads to the state that goes on from there.
+
+    Where nothing is left to do but the former life's clean-up, that is done.
+    """
     model, started_effects = wake(facts, is_out_of_service=False)
 
     assert (model.state, list(started_effects)) == (state, effects)
