@@ -139,6 +139,28 @@ def test_a_tree_that_cannot_be_removed_is_told_and_the_others_go(tmp_path: Path)
     host.assert_sound()
 
 
+@pytest.mark.parametrize("looks", [1, 2, 3, 5, 7])
+def test_an_interrupted_collection_is_made_up_for(tmp_path: Path, looks: int) -> None:
+    """It ends within one file, nothing that is left looks like a release, and the next one removes the rest."""
+    host = Host(tmp_path)
+    swapper = host.open()
+    for build_id in ("b1", "b2", "b3", "b4"):
+        host.deploy(swapper, build_id)
+    asked = iter([False] * (looks - 1) + [True])
+
+    interrupted = swapper.collect(keep=2, pinned=(), in_use=idle, is_interrupted=lambda: next(asked))
+
+    assert interrupted.failed == {}
+    assert swapper.look().problems == ()
+    assert [name for name in host.trees() if not name.startswith(".trash-")] == ["b3~3", "b4~4"]
+    assert host.records() == ["b3~3", "b4~4"]
+    rest = swapper.collect(keep=2, pinned=(), in_use=idle)
+    assert sorted(interrupted.removed + rest.removed) == ["b1~1", "b2~2"]
+    assert rest.removed
+    swapper.close()
+    host.assert_sound()
+
+
 def _discard(tree: Path) -> None:
     descriptor = os.open(tree.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
