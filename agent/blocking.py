@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,7 +26,7 @@ async def run_blocking(function: Callable[_P, _T], /, *args: _P.args, **kwargs: 
 
     Cancelling the caller never abandons the thread: work that has not begun is dropped, work that has begun is waited
     for, however often the caller is cancelled, and then the cancellation goes on its way. So after this returns or
-    raises, `function` is not running. Work that may take long must itself look at a flag if it is to end early.
+    raises, `function` is not running. For work that may take long there is `run_until_cancelled`.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled; an error of `function` is then its `__cause__`, and a result
@@ -34,6 +35,23 @@ async def run_blocking(function: Callable[_P, _T], /, *args: _P.args, **kwargs: 
     """
     work = _THREADS.submit(partial(contextvars.copy_context().run, partial(function, *args, **kwargs)))
     return await _outlast(asyncio.wrap_future(work), on_cancel=work.cancel)
+
+
+async def run_until_cancelled(function: Callable[[Callable[[], bool]], _T], /) -> _T:
+    """As `run_blocking`, for work that may take long: `function` is given one that tells when to end early.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; `function` has noticed and is not running any more.
+        Exception: whatever `function` raised.
+    """
+    is_cancelled = threading.Event()
+    work = _THREADS.submit(contextvars.copy_context().run, function, is_cancelled.is_set)
+
+    def end_early() -> None:
+        is_cancelled.set()
+        work.cancel()
+
+    return await _outlast(asyncio.wrap_future(work), on_cancel=end_early)
 
 
 async def outlast(clean_up: asyncio.Task[_T]) -> _T:

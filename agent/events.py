@@ -222,7 +222,7 @@ class AwaitRetry:
 
 @dataclass(frozen=True)
 class CancelWork:
-    """End the running work and clean up after it."""
+    """End what may be interrupted and clean up after it."""
 
 
 @dataclass(frozen=True)
@@ -244,11 +244,11 @@ class RecordRefusal:
 
 @dataclass(frozen=True)
 class CollectGarbage:
-    """Remove trees that nobody needs."""
+    """Remove trees that nobody needs, as far as that is possible until something else is to be done."""
 
 
 Work = StartFetch | RunStagedHook | AcquireSlot | StartDrain | SwapIn | StartProving | SwapBack | AwaitRetry
 Effect = Work | CancelWork | ReturnToService | ReleaseSlot | RecordRefusal | CollectGarbage
 
-INTERRUPTIBLE = (StartFetch, RunStagedHook, AcquireSlot, StartDrain, StartProving, AwaitRetry)
+INTERRUPTIBLE = (StartFetch, RunStagedHook, AcquireSlot, StartDrain, StartProving, AwaitRetry, CollectGarbage)
 """Effects that `CancelWork` ends; the others are short and must not stop half-way."""

@@ -16,7 +16,9 @@ on disk, a refusal, a hold, a wanted re-pull. A `State` is what it does about it
    to the proved tree first, so that an unproved build never serves longer than it must.
 
 At most one effect of the kind `Work` runs at a time. `CancelWork` ends it, and its outcome never arrives afterwards.
-`ReturnToService` is never cancelled: work that is started later waits for it.
+`ReturnToService` is never cancelled: work that is started later waits for it. Old trees are removed whenever the agent
+comes to rest, also after a crash, and not while it is held. That takes as long as the trees are big, so whatever is to
+be done next interrupts it: a rollback must not wait for it.
 """
 
 from __future__ import annotations
@@ -145,17 +147,17 @@ def _choose(facts: Facts) -> tuple[State, tuple[Effect, ...]]:
     if facts.hold is not None:
         return Held(facts.hold), ()
     if build is None:
-        return Steady(), ()
+        return Steady(), (CollectGarbage(),)
     if refusal is not None and is_refused:
         # Where nothing was there to go back to, the failed build is still hot.
         went_back = refusal.swapped and (hot is None or hot.proved)
-        return (RolledBack(refusal) if went_back else BuildRefused(refusal)), ()
+        return (RolledBack(refusal) if went_back else BuildRefused(refusal)), (CollectGarbage(),)
     if facts.repulled is not None:
         return Staged(facts.repulled), (RunStagedHook(facts.repulled),)
     if facts.is_repull_wanted:
         return Fetching(build), (StartFetch(build, is_repull=True),)
     if hot is not None and hot.carries(build):
-        return Steady(), ()
+        return Steady(), (CollectGarbage(),)
     for tree in facts.ready:
         if tree.carries(build):
             return Staged(tree), (RunStagedHook(tree),)
@@ -236,9 +238,9 @@ def _serves_goal(state: State, facts: Facts) -> bool:
 def _leave(state: State, facts: Facts) -> tuple[Effect, ...]:
     """What ends with an interrupted state."""
     match state:
-        case Steady() | RolledBack() | BuildRefused() | Held():
+        case Held():
             return ()
-        case Fetching() | BackingOff() | Staged():
+        case Steady() | RolledBack() | BuildRefused() | Fetching() | BackingOff() | Staged():
             return (CancelWork(),)
         case WaitingForSlot():
             return (CancelWork(), ReleaseSlot())
@@ -286,14 +288,14 @@ def _conclude(model: Model, event: Outcome) -> Step:
             facts = replace(facts, is_repull_wanted=facts.is_repull_wanted and facts.repulled is None, repulled=None)
             return _pursue(facts.with_trees(trees))
         case Proving(), ProofFinished(hot):
-            return _pursue(replace(facts, hot=hot, failure_count=0), ReleaseSlot(), CollectGarbage())
+            return _pursue(replace(facts, hot=hot, failure_count=0), ReleaseSlot())
         case Proving(), ProofFailed(problem):
             if facts.standby is not None and (facts.goal is None or facts.goal.build is None):
                 return Model(facts, GoingBack(facts.standby, None)), (SwapBack(facts.standby),)
             effects = () if facts.standby is not None else (ReleaseSlot(),)
             return _refuse(facts, problem, *effects, swapped=True)
         case GoingBack(), SwapBackFinished(trees):
-            return _pursue(replace(facts.with_trees(trees), failure_count=0), ReleaseSlot(), CollectGarbage())
+            return _pursue(replace(facts.with_trees(trees), failure_count=0), ReleaseSlot())
         case GoingBack(), SwapBackFailed():
             facts = replace(facts, failure_count=facts.failure_count + 1)
             return Model(facts, state), (AwaitRetry(facts.failure_count),)

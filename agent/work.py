@@ -11,12 +11,13 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 import aiohttp
 import structlog
 
-from agent.blocking import run_blocking
+from agent.blocking import run_blocking, run_until_cancelled
 from agent.config import HookPoint, Settings
 from agent.drain import drain
 from agent.events import (
@@ -353,10 +354,11 @@ class Workshop:
 
     async def _collect(self) -> None:
         releases = self._settings().releases
+        collect = partial(
+            self._swapper.collect, keep=releases.keep, pinned=frozenset(releases.pinned), in_use=trees_in_use
+        )
         try:
-            collected = await run_blocking(
-                self._swapper.collect, keep=releases.keep, pinned=frozenset(releases.pinned), in_use=trees_in_use
-            )
+            collected = await run_until_cancelled(lambda is_cancelled: collect(is_interrupted=is_cancelled))
         except HotcoldError as error:
             log.warning("cannot remove old trees", kind=error.kind, error=str(error))
             return

@@ -1,11 +1,13 @@
 """Owns removing trees: renamed out of the way first, then emptied, without following a link.
 
-Which tree may go is left to `retention` and `recovery`.
+Which tree may go is left to `retention` and `recovery`. Emptying a big tree takes seconds on a slow disk; a caller may
+have it end early.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -18,34 +20,49 @@ _DEPTH_MAX: Final = 64
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class RemovalInterrupted(Exception):
+    """The caller had the removal end early; the rest of the tree is left."""
+
+
 def discard(name: str, *, releases_fd: int, kernel: Kernel) -> None:
     """Remove the release directory `name`; fine if it is gone.
 
     Raises:
         OSError: what is left is called `.trash-...`; `empty_trash` goes on with it.
     """
+    empty_trash(set_aside(name, releases_fd=releases_fd, kernel=kernel), releases_fd=releases_fd)
+
+
+def set_aside(name: str, *, releases_fd: int, kernel: Kernel) -> str:
+    """Take the name from the release directory `name`, durably; what `empty_trash` is to be given. Fine if it is gone.
+
+    Raises:
+        OSError: it has its name still, or may get it back after a power loss.
+    """
     trash = f"{TRASH_PREFIX}{name}"
     with suppress(FileNotFoundError):
         kernel.rename(name, trash, dir_fd=releases_fd)
-        # Without this a power loss could give back the name on a half emptied tree that its record calls complete.
-        kernel.fsync(releases_fd)
-        empty_trash(trash, releases_fd=releases_fd)
+    # Without this a power loss could give back the name on a half emptied tree that its record calls complete.
+    kernel.fsync(releases_fd)
+    return trash
 
 
-def empty_trash(trash: str, *, releases_fd: int) -> None:
-    """Remove the tree `trash` in `releases_fd`.
+def empty_trash(trash: str, *, releases_fd: int, is_interrupted: Callable[[], bool] = lambda: False) -> None:
+    """Remove the tree `trash` in `releases_fd`; fine if it is gone.
 
     Raises:
         OSError: the first failure; the rest of the tree is left.
+        RemovalInterrupted: `is_interrupted` said so.
     """
-    remover = _Remover(trash, releases_fd)
-    remover.run()
+    with suppress(FileNotFoundError):
+        _Remover(trash, releases_fd, is_interrupted).run()
 
 
 class _Remover:
-    def __init__(self, trash: str, releases_fd: int) -> None:
+    def __init__(self, trash: str, releases_fd: int, is_interrupted: Callable[[], bool]) -> None:
         self._trash = trash
         self._releases_fd = releases_fd
+        self._is_interrupted = is_interrupted
         self._pending = [trash]
         self._moved_count = 0
 
@@ -59,6 +76,8 @@ class _Remover:
             with os.scandir(fd) as entries:
                 found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for child, is_directory in found:
+                if self._is_interrupted():
+                    raise RemovalInterrupted
                 if not is_directory:
                     os.unlink(child, dir_fd=fd)
                 elif depth == _DEPTH_MAX:

@@ -16,9 +16,9 @@ class Collected:
     """What `Swapper.collect` did, by release name.
 
     Attributes:
-        removed: gone, in that order.
+        removed: gone, in that order, what an earlier call had left included.
         kept: still there, with the reason.
-        failed: could not be removed, with the error; tried again when the next release is prepared.
+        failed: could not be removed, with the error; tried again the next time.
     """
 
     removed: tuple[str, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,14 +19,14 @@ import msgspec
 from artifact.errors import ConfigError, IllegalTransition, TransientError
 from swapper.disk import Disk, Release, Survey, choose_standby, describe, survey
 from swapper.durable import opened_directory, sync_tree
-from swapper.failures import explain, explained
+from swapper.failures import explained
 from swapper.kernel import LINUX, Kernel
-from swapper.layout import COLD, RELEASES, Layout, name_release
+from swapper.layout import COLD, RELEASES, TRASH_PREFIX, Layout, name_release
 from swapper.links import How, Links
 from swapper.locks import Locks
 from swapper.records import VERSION, Counter, Record, Records
 from swapper.recovery import recover
-from swapper.removal import discard
+from swapper.removal import RemovalInterrupted, empty_trash, set_aside
 from swapper.retention import Collected, split_removable
 from swapper.root import make_fit
 
@@ -264,14 +264,18 @@ class Swapper:
         keep: int,
         pinned: Collection[str],
         in_use: Callable[[Sequence[Path]], Mapping[Path, str]],
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> Collected:
         """Remove releases that nobody needs; never hot, cold, standby, pinned, in preparation or in use.
+
+        First all of them lose their names, which is quick; then they are emptied, and what is left of earlier ones.
 
         Args:
             keep: how many successful releases stay, hot and standby included.
             pinned: ids of builds that stay.
             in_use: told all candidates once, returns those that processes live in, with the reason. A process that
                 enters one afterwards is not noticed.
+            is_interrupted: asked often while trees are emptied; true: leave the rest to the next call.
 
         Raises:
             TransientError, ConfigError: the disk cannot be read. A tree that cannot be removed is `failed` instead.
@@ -281,17 +285,26 @@ class Swapper:
         busy = in_use([release.path for release in removable]) if removable else {}
         removed: list[str] = []
         failed: dict[str, str] = {}
+        trash = list(found.trash)
         for release in removable:
             if release.path in busy:
                 kept[release.name] = f"in use: {busy[release.path]}"
                 continue
             try:
-                self._remove(release.name)
+                trash.append(self._set_aside(release.name))
             except (TransientError, ConfigError) as error:
                 failed[release.name] = str(error)
-            else:
-                removed.append(release.name)
-                self._failures.pop(release.name, None)
+        with suppress(RemovalInterrupted):
+            for aside in trash:
+                name = aside.removeprefix(TRASH_PREFIX)
+                try:
+                    self._empty(aside, is_interrupted)
+                except (TransientError, ConfigError) as error:
+                    failed[name] = str(error)
+                else:
+                    removed.append(name)
+                    self._failures.pop(name, None)
+                    self._failures.pop(aside, None)
         self._failures |= failed
         return Collected(tuple(removed), kept, failed)
 
@@ -352,11 +365,17 @@ class Swapper:
             self._links.aim(COLD, standby.name)
 
     def _remove(self, name: str) -> None:
-        try:
-            discard(name, releases_fd=self._releases_fd, kernel=self._kernel)
-        except OSError as error:
-            raise explain(error, "remove", self._layout.releases / name) from error
+        self._empty(self._set_aside(name), lambda: False)
+
+    def _set_aside(self, name: str) -> str:
+        with explained("remove", self._layout.releases / name):
+            trash = set_aside(name, releases_fd=self._releases_fd, kernel=self._kernel)
         self._records.remove(name)
+        return trash
+
+    def _empty(self, trash: str, is_interrupted: Callable[[], bool]) -> None:
+        with explained("remove", self._layout.releases / trash):
+            empty_trash(trash, releases_fd=self._releases_fd, is_interrupted=is_interrupted)
 
     def _forget_filling(self) -> None:
         while self._filling:

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -40,6 +41,8 @@ _IDLE_S: Final = 0.2
 _PAUSED_S: Final = 0.02
 _CLIENT_TIMEOUT_S: Final = 10.0
 _REQUEST_BYTES: Final = 16 * 1024
+_CONTENT_LENGTH: Final = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
+_EXPECTS: Final = re.compile(rb"^expect: *100-continue", re.IGNORECASE | re.MULTILINE)
 
 Page = Callable[[Callable[[str], bytes], list[str]], dict[str, str]]
 
@@ -49,31 +52,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hotcold.demo.app", description="The app of the demo.")
     parser.add_argument("--root", type=Path, required=True, help="the directory with the link `hot`")
     parser.add_argument("--pause", type=Path, required=True, help="while this file exists, clients have to wait")
+    parser.add_argument("--warming", type=Path, required=True, help="while this file exists, probes have to wait")
     parser.add_argument("--workers", type=int, default=3)
     arguments = parser.parse_args()
     public, probe = _listen(), _listen()
     sys.stdout.write(json.dumps({"port": public.getsockname()[1], "probe_port": probe.getsockname()[1]}) + "\n")
     sys.stdout.flush()
-    sys.exit(_supervise(Worker(public, probe, arguments.root / "hot", arguments.pause), arguments.workers))
+    worker = Worker(public, probe, arguments.root / "hot", pause=arguments.pause, warming=arguments.warming)
+    sys.exit(_supervise(worker, arguments.workers))
 
 
 class Worker:
     """One worker process, with the sockets that it shares with the others."""
 
-    def __init__(self, public: socket.socket, probe: socket.socket, hot: Path, pause: Path) -> None:
+    def __init__(self, public: socket.socket, probe: socket.socket, hot: Path, *, pause: Path, warming: Path) -> None:
         self._public = public
         self._probe = probe
         self._hot = hot
         self._pause = pause
+        self._warming = warming
         self._is_stopping = False
 
     def run(self) -> None:
         """Serve until SIGTERM; a request in hand is finished."""
         signal.signal(signal.SIGTERM, self._stop)
         while not self._is_stopping:
-            is_paused = self._pause.exists()
-            listeners = [self._probe] if is_paused else [self._probe, self._public]
-            for listener in select.select(listeners, [], [], _PAUSED_S if is_paused else _IDLE_S)[0]:
+            waiting = ((self._probe, self._warming), (self._public, self._pause))
+            listeners = [listener for listener, mark in waiting if not mark.exists()]
+            idle_s = _IDLE_S if len(listeners) == len(waiting) else _PAUSED_S
+            for listener in select.select(listeners, [], [], idle_s)[0]:
                 self._serve_one(listener)
 
     def _stop(self, *_: object) -> None:
@@ -157,6 +164,18 @@ def _read_request(connection: socket.socket) -> bool:
         if not received:
             return False
         request += received
+    head, _, body = request.partition(b"\r\n\r\n")
+    found = _CONTENT_LENGTH.search(head)
+    if found is None:
+        return True
+    if _EXPECTS.search(head):
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    missing_bytes = min(int(found[1]), _REQUEST_BYTES) - len(body)
+    while missing_bytes > 0:
+        received = connection.recv(missing_bytes)
+        if not received:
+            return False
+        missing_bytes -= len(received)
     return True
 
 

@@ -2,6 +2,9 @@
 
 `python -m hotcold.demo.files DIRECTORY` says its address on the first line of stdout. What lies there is left to
 `hotcold.demo.builds`.
+
+While a file `NAME.slow` lies beside `NAME`, whoever asks for `NAME` gets half of it, and the rest when `NAME.slow` is
+gone: a network that is slow for as long as the demo needs.
 """
 
 from __future__ import annotations
@@ -12,8 +15,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
+
+from agent.blocking import run_blocking
+
+_LOOK_S: Final = 0.02
 
 
 def main() -> None:
@@ -27,7 +35,13 @@ async def _serve(directory: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     application = web.Application()
-    application.router.add_static("/", directory)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        path = directory / request.match_info["name"]
+        slow = slow_mark(path)
+        return await _answer_slowly(request, path, slow) if slow.exists() else web.FileResponse(path)
+
+    application.router.add_get("/{name}", answer, allow_head=False)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -38,6 +52,24 @@ async def _serve(directory: Path) -> None:
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def slow_mark(path: Path) -> Path:
+    """The file that makes downloads of `path` slow."""
+    return path.with_name(f"{path.name}.slow")
+
+
+async def _answer_slowly(request: web.Request, path: Path, slow: Path) -> web.StreamResponse:
+    content = await run_blocking(path.read_bytes)
+    half = len(content) // 2
+    response = web.StreamResponse()
+    response.content_length = len(content)
+    await response.prepare(request)
+    await response.write(content[:half])
+    while await run_blocking(slow.exists):  # noqa: ASYNC110 - another process's file, there is no event
+        await asyncio.sleep(_LOOK_S)
+    await response.write(content[half:])
+    return response
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ url = {probe}
 successes = 3
 interval_s = 0.1
 timeout_s = 2.0
-deadline_s = 1.5
+deadline_s = 5.0
 
 # Clients come back when the build is proved, when the old one is back, or when the deploy was given up.
 [hooks.proved]
@@ -74,6 +74,7 @@ class Host:
         root: with `hot`, `cold` and `releases/`.
         socket: the agent's status socket.
         pause: while this file exists, the app takes no requests from clients.
+        warming: while this file exists, the app answers no probes.
         port: where the app serves clients; 0 before it has started.
         agent: the agent's process; None before it has started.
     """
@@ -83,6 +84,7 @@ class Host:
         self.root = directory / APP
         self.socket = directory / "agent.sock"
         self.pause = directory / "paused"
+        self.warming = directory / "warming"
         self.config = directory / "agent.toml"
         self.port = 0
         self.agent: Child | None = None
@@ -99,7 +101,8 @@ class Host:
         """Start the app, on a bare root, and an agent that speaks to the store at `store`."""
         for directory in (self.root, self._state):
             directory.mkdir(parents=True)
-        command = ["-m", "hotcold.demo.app", "--root", str(self.root), "--pause", str(self.pause)]
+        command = ["-m", "hotcold.demo.app", "--root", str(self.root)]
+        command += ["--pause", str(self.pause), "--warming", str(self.warming)]
         app = await children.start(f"app-{self.name}", [sys.executable, *command], is_read=True)
         ports = json.loads(await app.first_line())
         self.port = ports["port"]

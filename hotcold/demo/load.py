@@ -97,14 +97,24 @@ async def _ask(port: int) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+        return await read_answer(reader)
+    finally:
+        writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read status and body of an HTTP answer.
+
+    Raises:
+        OSError, ValueError, asyncio.IncompleteReadError: there was no whole answer.
+    """
+    try:
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(None, 2)[1])
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
         return status, await reader.readexactly(min(_BODY_BYTES, int(fields[b"content-length"])))
     except (KeyError, IndexError, asyncio.LimitOverrunError) as error:
         raise ValueError("the answer is no HTTP") from error
-    finally:
-        writer.close()
 
 
 async def _tell_until(stop: asyncio.Event, counts: Mapping[str, Count]) -> None:

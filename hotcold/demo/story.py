@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from artifact.locate import load_manifest, reference
@@ -20,9 +21,12 @@ from fleet import ConsulStore
 from hotcold.demo.board import Board
 from hotcold.demo.builds import APP
 from hotcold.demo.children import DemoFailed
+from hotcold.demo.files import slow_mark
 from hotcold.demo.host import TIER, Host
 from hotcold.demo.lookout import Lookout
 from hotcold.demo.outcome import Findings
+from hotcold.demo.slowness import marked, upload
+from hotcold.demo.verdict import Verdict
 from hotcold.demo.world import World
 from hotcold.status_document import Status
 
@@ -71,6 +75,10 @@ class Stage:
     def hosts(self) -> Sequence[Host]:
         """All three."""
         return self.world.hosts
+
+    def artifact(self, build: str) -> Path:
+        """Where the artifact server has it."""
+        return self.world.artifacts / f"{APP}-{build}.tar.zst"
 
     async def deploy(self, build: str) -> float:
         """Order a build for all hosts; the monotonic time of the order."""
@@ -182,43 +190,65 @@ async def roll_back(stage: Stage) -> None:
 
 async def kill_agents(stage: Stage) -> None:
     """Step 5: kill -9 in the middle of a deploy: one agent fetching, one draining, one proving."""
-    board, lookout = stage.board, stage.lookout
-    found: dict[str, str] = {}
-    struck = {host.name: asyncio.Event() for host in stage.hosts}
-    loop = asyncio.get_running_loop()
-
-    def lay(host: Host, condition: Callable[[], bool]) -> None:
-        def strike() -> None:
-            if host.agent is not None:
-                host.agent.kill()
-            found[host.name] = _phase(host, LAST)
-            loop.call_soon_threadsafe(struck[host.name].set)
-
-        lookout.ambush(condition, strike)
-
     fetching, draining, proving = stage.hosts
-    lay(fetching, lambda: _is_filling(fetching, LAST))
-    lay(draining, draining.pause.exists)
-    lay(proving, lambda: _leads_to(proving, LAST))
-    await stage.deploy(LAST)
-
-    async def recover(host: Host) -> None:
-        await struck[host.name].wait()
-        board.say(f"{host.name}: agent killed with -9 while {found[host.name]}", "bold red")
-        if host.agent is not None:
-            await host.agent.ended()
-        await asyncio.sleep(_RESTART_S)
-        await host.start_agent(stage.world.children)
-        board.say(f"{host.name}: agent started again")
-
+    in_hand, sent = asyncio.Event(), asyncio.Event()
     try:
-        async with asyncio.timeout(STEP_DEADLINE_S):
-            await asyncio.gather(*(recover(host) for host in stage.hosts))
+        async with asyncio.timeout(STEP_DEADLINE_S), asyncio.TaskGroup() as group:
+            uploading = group.create_task(upload(draining.port, in_hand=in_hand, may_end=sent), name="upload")
+            await in_hand.wait()
+            with marked(slow_mark(stage.artifact(LAST))) as end_fetch, marked(proving.warming) as end_warming:
+                strikes = (
+                    _Strike(stage, fetching, "fetching", lambda: _is_filling(fetching, LAST), end_fetch),
+                    _Strike(stage, draining, "draining", draining.pause.exists, sent.set),
+                    _Strike(stage, proving, "proving", lambda: _leads_to(proving, LAST), end_warming),
+                )
+                await stage.deploy(LAST)
+                await asyncio.gather(*(strike.recover() for strike in strikes))
     except TimeoutError as error:
         raise DemoFailed(f"the deploy of {LAST} never came to where agents were to be killed") from error
     await stage.until_all_run(LAST)
-    stage.findings.recovered_after_kill = len(found) == len(stage.hosts)
-    board.say(f"all three agents went on by themselves; {LAST} runs everywhere", "green")
+    is_upload_whole = uploading.result() is Verdict.WHOLE
+    stage.findings.recovered_after_kill = is_upload_whole and all(strike.found == strike.phase for strike in strikes)
+    stage.board.say(f"all three agents went on by themselves; {LAST} runs everywhere", "green")
+
+
+class _Strike:
+    """Kills the agent of a host as soon as `condition` holds.
+
+    Attributes:
+        phase: what the agent is to be killed in.
+        found: what it was killed in, from what it left on the disk.
+    """
+
+    def __init__(
+        self, stage: Stage, host: Host, phase: str, condition: Callable[[], bool], end_slowness: Callable[[], None]
+    ) -> None:
+        self.phase = phase
+        self.found = ""
+        self._stage = stage
+        self._host = host
+        self._end_slowness = end_slowness
+        self._done = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        stage.lookout.ambush(condition, self._kill)
+
+    def _kill(self) -> None:
+        if self._host.agent is not None:
+            self._host.agent.kill()
+        self.found = _phase(self._host, LAST)
+        self._loop.call_soon_threadsafe(self._done.set)
+
+    async def recover(self) -> None:
+        """Wait for the kill, let go what made the moment last, and start the agent again."""
+        host, board = self._host, self._stage.board
+        await self._done.wait()
+        board.say(f"{host.name}: agent killed with -9 while {self.found}", "bold red")
+        self._end_slowness()
+        if host.agent is not None:
+            await host.agent.ended()
+        await asyncio.sleep(_RESTART_S)
+        await host.start_agent(self._stage.world.children)
+        board.say(f"{host.name}: agent started again")
 
 
 @dataclass(frozen=True)
@@ -261,9 +291,9 @@ async def _deploy_measured(stage: Stage, build: str) -> None:
 
 
 def _phase(host: Host, build: str) -> str:
-    """What a killed agent was doing, from what it left on the disk."""
+    """What a killed agent was doing, from what it left on the disk. The app is told to pause until the proof."""
     if _leads_to(host, build):
-        return "proving"
+        return "proving" if host.pause.exists() else "steady"
     return "draining" if host.pause.exists() else "fetching"
 
 

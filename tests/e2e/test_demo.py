@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from hotcold.demo.builds import Workpiece
+from hotcold.demo.files import slow_mark
 from hotcold.demo.load import Count, decode_counts
+from hotcold.demo.slowness import marked, upload
+from hotcold.demo.verdict import Verdict
 from tests.consul_process import NO_CONSUL, find_consul
+from tests.e2e.host import until
 
 PATIENCE_S = 100.0
 FEW_FILES = 300
@@ -190,7 +196,8 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def serving(root: Path) -> Iterator[tuple[int, int]]:
     """The app on `root`; its two ports."""
-    with running("hotcold.demo.app", "--root", str(root), "--pause", str(root / "paused")) as app:
+    marks = ("--pause", str(root / "paused"), "--warming", str(root / "warming"))
+    with running("hotcold.demo.app", "--root", str(root), *marks) as app:
         assert app.stdout is not None
         ports = json.loads(app.stdout.readline())
         yield ports["port"], ports["probe_port"]
@@ -279,6 +286,60 @@ def test_a_pause_keeps_clients_waiting_and_holds_nothing_of_hot(root: Path) -> N
         (root / "paused").unlink()
         client.settimeout(30)
         assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_an_upload_in_hand_holds_hot_until_it_is_sent(root: Path) -> None:
+    """It was begun before the pause, so it is finished in spite of it, and answered from the build that it began in."""
+    in_hand, may_end = asyncio.Event(), asyncio.Event()
+    with serving(root) as (port, _):
+        uploading = asyncio.create_task(upload(port, in_hand=in_hand, may_end=may_end))
+        await in_hand.wait()
+        (root / "paused").touch()
+        assert holders(root)
+        may_end.set()
+        assert await uploading is Verdict.WHOLE
+        await until("nobody has hot open", lambda: asyncio.sleep(0, not holders(root)))
+
+
+def test_probes_wait_for_an_app_that_warms_up(root: Path) -> None:
+    """Clients do not: what they ask is answered meanwhile."""
+    with (
+        marked(root / "warming") as end_warming,
+        serving(root) as (port, probe_port),
+        socket.create_connection(("127.0.0.1", probe_port), timeout=30) as probe,
+    ):
+        probe.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert counted(port, lambda count: count.requests >= 10).failed == 0
+        probe.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            probe.recv(100)
+        end_warming()
+        probe.settimeout(30)
+        assert probe.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_slow_network_gives_half_and_later_the_rest(tmp_path: Path) -> None:
+    """What was asked for comes whole, but not before the mark is gone; other files are not concerned."""
+    content = os.urandom(1_000_000)
+    for name in ("slow.tar", "other.tar"):
+        (tmp_path / name).write_bytes(content)
+    with (
+        running("hotcold.demo.files", str(tmp_path)) as files,
+        marked(slow_mark(tmp_path / "slow.tar")) as end_slowness,
+    ):
+        assert files.stdout is not None
+        address = files.stdout.readline().strip()
+        with urlopen(f"{address}/other.tar", timeout=30) as answer:
+            assert answer.read() == content
+        with urlopen(f"{address}/slow.tar", timeout=30) as answer:
+            first = answer.read(len(content) // 2)
+            answer.fp.raw._sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                answer.read(1)
+        with urlopen(f"{address}/slow.tar", timeout=30) as answer:
+            assert answer.read(len(content) // 2) == first
+            end_slowness()
+            assert first + answer.read() == content
 
 
 def holders(root: Path) -> list[str]:

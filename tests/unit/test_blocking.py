@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from agent.blocking import outlast, run_blocking
+from agent.blocking import outlast, run_blocking, run_until_cancelled
 
 
 class Gate:
@@ -146,3 +147,26 @@ def _ended() -> Gate:
     gate = Gate()
     gate.end.set()
     return gate
+
+
+async def test_long_work_is_told_of_a_cancellation_and_ends_first() -> None:
+    """It looks at its flag, ends by itself, and only then the cancellation goes on."""
+    has_begun, ended = threading.Event(), threading.Event()
+
+    def work(is_cancelled: Callable[[], bool]) -> None:
+        has_begun.set()
+        while not is_cancelled():
+            pass
+        ended.set()
+
+    task = asyncio.create_task(run_until_cancelled(work))
+    await run_blocking(has_begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_long_work_that_is_left_alone_gives_its_result() -> None:
+    """The flag says no all the time."""
+    assert await run_until_cancelled(lambda is_cancelled: is_cancelled()) is False

@@ -55,7 +55,7 @@ def test_first_deploy_on_a_bare_host() -> None:
     """A bare host fetches, drains nobody, swaps, proves, and is steady."""
     model, effects = play(started(s.Facts()), ev.OrderSeen(goal("b")))
     assert isinstance(model.state, s.Fetching)
-    assert effects == [ev.StartFetch(build("b"), is_repull=False)]
+    assert effects == [ev.CancelWork(), ev.StartFetch(build("b"), is_repull=False)]
 
     model, effects = play(model, ev.FetchFinished(FRESH_B))
     assert (model.state, effects) == (s.Staged(FRESH_B), [ev.RunStagedHook(FRESH_B)])
@@ -71,12 +71,12 @@ def test_first_deploy_on_a_bare_host() -> None:
 
 
 def test_build_on_disk_is_not_fetched() -> None:
-    """Going back to a build whose tree is still there starts at once, without any fetch."""
+    """Going back to a build whose tree is still there starts at once, without any fetch, and ends a clean-up."""
     model = started(s.Facts(goal=goal("b"), hot=B, standby=A, ready=(A,)))
 
     model, effects = play(model, ev.OrderSeen(goal("a", 2)))
 
-    assert (model.state, effects) == (s.Staged(A), [ev.RunStagedHook(A)])
+    assert (model.state, effects) == (s.Staged(A), [ev.CancelWork(), ev.RunStagedHook(A)])
 
 
 def test_failed_proof_goes_back_and_refuses() -> None:
@@ -103,7 +103,7 @@ def test_new_serial_lifts_a_refusal() -> None:
     model, effects = play(model, ev.OrderSeen(goal("b", 2)))
 
     assert isinstance(model.state, s.Fetching)
-    assert effects == [ev.RecordRefusal(None), ev.StartFetch(build("b"), is_repull=False)]
+    assert effects == [ev.RecordRefusal(None), ev.CancelWork(), ev.StartFetch(build("b"), is_repull=False)]
 
 
 def test_first_deploy_that_fails_its_proof_is_refused_where_it_is() -> None:
@@ -113,7 +113,7 @@ def test_first_deploy_that_fails_its_proof_is_refused_where_it_is() -> None:
     model, effects = play(model, ev.ProofFailed(PROBLEM))
 
     assert isinstance(model.state, s.BuildRefused)
-    assert effects == [ev.RecordRefusal(model.state.refusal), ev.ReleaseSlot()]
+    assert effects == [ev.RecordRefusal(model.state.refusal), ev.ReleaseSlot(), ev.CollectGarbage()]
 
 
 @pytest.mark.parametrize("is_final", [True, False])
@@ -125,7 +125,7 @@ def test_failed_fetch(*, is_final: bool) -> None:
 
     if is_final:
         assert isinstance(model.state, s.BuildRefused)
-        assert effects == [ev.RecordRefusal(model.state.refusal)]
+        assert effects == [ev.RecordRefusal(model.state.refusal), ev.CollectGarbage()]
     else:
         assert (model.state, effects) == (s.BackingOff(PROBLEM, 1), [ev.AwaitRetry(1)])
         model, effects = play(model, ev.RetryDue(s.Trees(A)), ev.FetchFailed(PROBLEM, is_final=False))
@@ -208,7 +208,7 @@ def test_order_for_what_is_hot_ends_a_fetch() -> None:
 
     model, effects = play(model, ev.OrderSeen(goal("a", 2)))
 
-    assert (model.state, effects) == (s.Steady(), [ev.CancelWork()])
+    assert (model.state, effects) == (s.Steady(), [ev.CancelWork(), ev.CollectGarbage()])
 
 
 def test_swap_is_never_interrupted() -> None:
@@ -253,7 +253,8 @@ def test_swap_back_that_took_place_all_the_same_returns_to_service() -> None:
 
     model, effects = play(s.Model(facts, s.GoingBack(A, refusal)), ev.RetryDue(s.Trees(A, None, (FRESH_B,))))
 
-    assert (model.state, effects) == (s.RolledBack(refusal), [ev.ReturnToService(), ev.ReleaseSlot()])
+    returning = [ev.ReturnToService(), ev.ReleaseSlot()]
+    assert (model.state, effects) == (s.RolledBack(refusal), [*returning, ev.CollectGarbage()])
 
 
 def test_failed_proof_without_an_order_for_it_goes_back() -> None:
@@ -271,7 +272,7 @@ def test_repull_fetches_what_is_hot_and_swaps() -> None:
     again = tree("b", 2, proved=False)
 
     model, effects = play(model, ev.RepullRequested())
-    assert effects == [ev.StartFetch(build("b"), is_repull=True)]
+    assert effects == [ev.CancelWork(), ev.StartFetch(build("b"), is_repull=True)]
     model, effects = play(model, ev.FetchFinished(again))
     assert effects == [ev.RunStagedHook(again)]
     model, effects = play(model, ev.StagedPassed(), ev.DrainFinished(), swapped(again, B))
@@ -287,7 +288,7 @@ def test_repull_tries_what_is_refused() -> None:
 
     model, effects = play(model, ev.RepullRequested())
 
-    assert effects == [ev.RecordRefusal(None), ev.StartFetch(build("b"), is_repull=True)]
+    assert effects == [ev.RecordRefusal(None), ev.CancelWork(), ev.StartFetch(build("b"), is_repull=True)]
 
 
 def test_repull_survives_a_failed_drain() -> None:
@@ -337,7 +338,17 @@ def test_host_beyond_the_cutoff_without_previous_keeps_what_it_has() -> None:
 
     model, effects = play(model, ev.OrderSeen(goal(None, 2)))
 
-    assert (model.state, effects) == (s.Steady(), [])
+    assert (model.state, effects) == (s.Steady(), [ev.CancelWork(), ev.CollectGarbage()])
+
+
+def test_clean_up_waits_until_a_hold_is_lifted() -> None:
+    """A host that must not change now does not change: the hold ends a clean-up, its end begins one."""
+    model = started(s.Facts(goal=goal("b"), hot=B, standby=A, ready=(A,)))
+
+    model, effects = play(model, ev.HoldPlaced("h"))
+    assert (model.state, effects) == (s.Held("h"), [ev.CancelWork()])
+    model, effects = play(model, ev.HoldLifted())
+    assert (model.state, effects) == (s.Steady(), [ev.CollectGarbage()])
 
 
 def test_unproved_build_without_order_is_proved_again_later() -> None:
@@ -353,8 +364,8 @@ def test_unproved_build_without_order_is_proved_again_later() -> None:
 @pytest.mark.parametrize(
     ("facts", "state", "effects"),
     [
-        (s.Facts(), s.Steady(), []),
-        (s.Facts(goal=goal("b"), hot=B), s.Steady(), []),
+        (s.Facts(), s.Steady(), [ev.CollectGarbage()]),
+        (s.Facts(goal=goal("b"), hot=B), s.Steady(), [ev.CollectGarbage()]),
         (s.Facts(goal=goal("b"), hot=A), s.Fetching(build("b")), [ev.StartFetch(build("b"), is_repull=False)]),
         (s.Facts(goal=goal("b"), hot=A, ready=(B,)), s.Staged(B), [ev.RunStagedHook(B)]),
         (s.Facts(goal=goal("b"), hot=FRESH_B, standby=A), s.Proving(FRESH_B), [ev.StartProving(FRESH_B)]),
@@ -363,7 +374,10 @@ def test_unproved_build_without_order_is_proved_again_later() -> None:
     ],
 )
 def test_waking_up(facts: s.Facts, state: s.State, effects: list[ev.Effect]) -> None:
-    """Each thing that a crash can leave on disk leads to the state that goes on from there."""
+    """Each thing that a crash can leave on disk leads to the state that goes on from there.
+
+    Where nothing is left to do but the former life's clean-up, that is done.
+    """
     model, started_effects = wake(facts, is_out_of_service=False)
 
     assert (model.state, list(started_effects)) == (state, effects)
@@ -450,6 +464,7 @@ class World:
         self.number = 0
         self.work: ev.Work | None = None
         self.is_out_of_service = False
+        self.is_cleaning_up = False
         self.has_slot = False
 
     def carry_out(self, effects: tuple[ev.Effect, ...]) -> None:
@@ -458,14 +473,18 @@ class World:
                 case ev.CancelWork():
                     assert not isinstance(self.work, ev.SwapIn | ev.SwapBack), "a swap was interrupted"
                     self.work = None
+                    self.is_cleaning_up = False
                 case ev.ReturnToService():
                     self.is_out_of_service = False
                 case ev.ReleaseSlot():
                     self.has_slot = False
-                case ev.RecordRefusal() | ev.CollectGarbage():
+                case ev.RecordRefusal():
                     pass
+                case ev.CollectGarbage():
+                    self.is_cleaning_up = True
                 case _:
                     assert self.work is None, f"{effect} while {self.work} is under way"
+                    assert not self.is_cleaning_up, f"{effect} has to wait for a clean-up"
                     self.work = effect
                     if isinstance(effect, ev.StartDrain):
                         self.is_out_of_service = True
@@ -482,7 +501,7 @@ class World:
         self.hot = new if keep_proof else replace(new, proved=False)
 
     def outcome(self, *, succeeds: bool) -> ev.Outcome | None:  # noqa: C901, PLR0911, PLR0912 - one row per effect
-        work, self.work = self.work, None
+        work, self.work, self.is_cleaning_up = self.work, None, False
         match work:
             case None:
                 return None
@@ -547,7 +566,8 @@ def test_any_history_ends_where_the_last_order_wants(  # noqa: C901, PLR0912 - o
 ) -> None:
     """After any events, crashes and failures the host is well again as soon as things succeed.
 
-    On the way: one work at a time, no swap interrupted, no illegal transition, going back only to proved trees.
+    On the way: one work at a time, no swap interrupted, nothing waits for a clean-up, no illegal transition, going back
+    only to proved trees.
     """
     world, serial = World(), 0
     model = s.Model(s.Facts(), s.Steady())
@@ -564,7 +584,7 @@ def test_any_history_ends_where_the_last_order_wants(  # noqa: C901, PLR0912 - o
                 if outcome is not None:
                     step(advance(model, outcome))
             case "crash":
-                world.work, world.has_slot = None, False
+                world.work, world.has_slot, world.is_cleaning_up = None, False, False
                 facts = replace(model.facts, is_repull_wanted=False, repulled=None, failure_count=0)
                 step(wake(facts.with_trees(world.trees()), is_out_of_service=world.is_out_of_service))
             case "repull":

@@ -139,6 +139,28 @@ def test_a_tree_that_cannot_be_removed_is_told_and_the_others_go(tmp_path: Path)
     host.assert_sound()
 
 
+@pytest.mark.parametrize("looks", [1, 2, 3, 5, 7])
+def test_an_interrupted_collection_is_made_up_for(tmp_path: Path, looks: int) -> None:
+    """It ends within one file, nothing that is left looks like a release, and the next one removes the rest."""
+    host = Host(tmp_path)
+    swapper = host.open()
+    for build_id in ("b1", "b2", "b3", "b4"):
+        host.deploy(swapper, build_id)
+    asked = iter([False] * (looks - 1) + [True])
+
+    interrupted = swapper.collect(keep=2, pinned=(), in_use=idle, is_interrupted=lambda: next(asked))
+
+    assert interrupted.failed == {}
+    assert swapper.look().problems == ()
+    assert [name for name in host.trees() if not name.startswith(".trash-")] == ["b3~3", "b4~4"]
+    assert host.records() == ["b3~3", "b4~4"]
+    rest = swapper.collect(keep=2, pinned=(), in_use=idle)
+    assert sorted(interrupted.removed + rest.removed) == ["b1~1", "b2~2"]
+    assert rest.removed
+    swapper.close()
+    host.assert_sound()
+
+
 def _discard(tree: Path) -> None:
     descriptor = os.open(tree.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -185,11 +207,9 @@ def test_trees_deeper_than_descriptors_and_the_stack_allow_are_removed(tmp_path:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user: root may enter any directory")
 @pytest.mark.parametrize("mode", [0o500, 0o000, 0o300, 0o555])
-def test_directories_whose_mode_forbids_it_are_removed(tmp_path: Path, mode: int) -> None:
+def test_directories_whose_mode_forbids_it_are_removed(open_path: Path, mode: int) -> None:
     """Builds bring read-only directories; their owner may change that."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    releases = tmp_path / "releases"
+    releases = open_path / "releases"
     tree = releases / "b1~1"
     (tree / "sub" / "deep").mkdir(parents=True)
     (tree / "sub" / "file").write_text("x")

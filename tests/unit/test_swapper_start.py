@@ -316,13 +316,11 @@ def as_user(uid: int) -> Iterator[None]:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
 @pytest.mark.parametrize("which", ["root", "state"])
-def test_a_directory_that_we_may_not_write_is_named_at_the_start(tmp_path: Path, which: str) -> None:
+def test_a_directory_that_we_may_not_write_is_named_at_the_start(open_path: Path, which: str) -> None:
     """A wrong owner is found before anything is changed, and the message says for which user."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    host = make_host(tmp_path, "b1")
-    for path in (tmp_path, *tmp_path.rglob("*")):
-        if which not in path.relative_to(tmp_path).parts[:1]:
+    host = make_host(open_path, "b1")
+    for path in (open_path, *open_path.rglob("*")):
+        if which not in path.relative_to(open_path).parts[:1]:
             os.chown(path, 65534, 65534, follow_symlinks=False)
     host.layout.state_dir.chmod(0o755)
     with as_user(65534), pytest.raises(ConfigError, match=rf"/{which}.*: Permission denied; let uid 65534") as caught:
