@@ -57,9 +57,9 @@ from agent.slots import SlotKeeper
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
 from artifact import ArtifactRejected, HotcoldError, ManifestRef
-from artifact.pull import Progress, pull
+from artifact.pull import Local, LocalBase, Progress, pull
 from fleet import Order, Problem
-from swapper import Disk, Release, Swapper
+from swapper import Disk, Prepared, Release, Swapper
 
 log = structlog.get_logger()
 
@@ -146,8 +146,8 @@ class Workshop:
 
     async def _perform(self, effect: QueuedEffect) -> Outcome | None:
         match effect:
-            case StartFetch(build):
-                return await self._fetch(build)
+            case StartFetch(build, is_repull):
+                return await self._fetch(build, is_repull=is_repull)
             case RunStagedHook(tree):
                 return await self._look_at_staged(tree)
             case AcquireSlot(slot_count):
@@ -180,14 +180,21 @@ class Workshop:
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, build: ManifestRef) -> Outcome:
+    async def _fetch(self, build: ManifestRef, *, is_repull: bool) -> Outcome:
         try:
             async with _translated("fetching"):
                 await self._run_hook("before_fetch", build_id=build.id)
-                release = await run_blocking(self._swapper.prepare, build.id, build.digest)
-                async with self._abandoned_on_failure(release):
-                    await pull(build, release.path, settings=self._settings().pull, on_progress=self._on_progress)
-                    durability = self._settings().releases.durability
+                prepared = await run_blocking(self._prepare, build, is_repull=is_repull)
+                release = prepared.release
+                async with self._left_on_failure(release, is_resumable=build.index is not None):
+                    is_secured = await pull(
+                        build,
+                        release.path,
+                        settings=self._settings().pull,
+                        on_progress=self._on_progress,
+                        local=await run_blocking(self._local, prepared, is_repull=is_repull),
+                    )
+                    durability = "done" if is_secured else self._settings().releases.durability
                     return FetchFinished(
                         tree_of(await run_blocking(self._swapper.complete, release, durability=durability))
                     )
@@ -197,17 +204,43 @@ class Workshop:
         finally:
             self.observed.progress = None
 
+    def _prepare(self, build: ManifestRef, *, is_repull: bool) -> Prepared:
+        """A re-pull begins with nothing, and what cannot be compared with a tree cannot use one."""
+        if is_repull or build.index is None:
+            return Prepared(self._swapper.prepare(build.id, build.digest), own_table=None, is_resumed=False)
+        releases = self._settings().releases
+        return self._swapper.prepare_from_spare(
+            build.id, build.digest, keep=releases.keep, pinned=frozenset(releases.pinned), in_use=trees_in_use
+        )
+
+    def _local(self, prepared: Prepared, *, is_repull: bool) -> Local:
+        """What the pull may use of this host: of other releases the one that serves first, as the most similar."""
+        layout, disk = self._settings().identity.layout, self._swapper.look()
+        others = [release for release in disk.releases if release.complete and release != disk.hot]
+        bases = () if is_repull else ((disk.hot,) if disk.hot is not None else ()) + tuple(reversed(others))
+        return Local(
+            table=str(layout.table(prepared.release.name)),
+            own_table=None if prepared.own_table is None else str(prepared.own_table),
+            bases=tuple(LocalBase(tree=str(base.path), table=str(layout.table(base.name))) for base in bases),
+            is_resumed=prepared.is_resumed,
+            is_secured=self._settings().releases.durability == "fsync",
+        )
+
     def _on_progress(self, progress: Progress) -> None:
         self.observed.progress = progress
 
     @contextlib.asynccontextmanager
-    async def _abandoned_on_failure(self, release: Release) -> AsyncIterator[None]:
-        """Leave no half-filled tree behind, also when cancelled: the cold link goes back to the standby."""
+    async def _left_on_failure(self, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:
+        """Let `cold` go back to the standby, also when cancelled; what is in the tree stays if the next try can use it.
+
+        A build that was refused is not tried again as it is: of it nothing stays.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as failure:
+            is_left = is_resumable and not isinstance(failure, ArtifactRejected)
             try:
-                await run_blocking(self._swapper.abandon, release)
+                await run_blocking(self._swapper.leave if is_left else self._swapper.abandon, release)
             except HotcoldError as error:
                 # Recovery at the next start removes it; the first failure is the one to report.
                 log.warning("cannot remove the unfinished tree", path=str(release.path), error=str(error))

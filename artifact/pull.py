@@ -36,7 +36,7 @@ async def pull(
     settings: PullSettings,
     on_progress: Callable[[Progress], None],
     local: Local = _NOTHING,
-) -> None:
+) -> bool:
     """Fill the existing directory `into` with the build that `ref` names.
 
     A build with an index is made of what this host lacks, and of what `local` names; `into` may then hold another
@@ -44,7 +44,7 @@ async def pull(
 
     Each url is tried once, in turn. When this returns, or raises, or is cancelled, no process works in `into` any
     more; where this process is killed, the child dies with it. After an error or a cancel the contents of `into` are
-    unspecified. Nothing is made durable.
+    unspecified, and of use for the next try if the build has an index.
 
     Args:
         ref: the build.
@@ -52,6 +52,9 @@ async def pull(
         settings: limits and timeouts.
         on_progress: called in this task, at most about ten times a second and once at the end of a download.
         local: what may be used of this host, and where the table of the new tree goes.
+
+    Returns:
+        Whether the tree is durable already; else that is left to the caller.
 
     Raises:
         TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
@@ -83,8 +86,8 @@ async def pull(
         await _kill_and_reap(process, stderr)
         raise
     match result:
-        case Finished():
-            return
+        case Finished(is_secured=is_secured):
+            return is_secured
         case Failed():
             raise as_error(result)
         case None:

@@ -31,6 +31,8 @@ from artifact.transfer import transfer
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
+_WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
+"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer."""
 _DEEPEST: Final = 20_000
 """Of Python's stack: a tree is as deep as the longest path allows."""
 
@@ -130,23 +132,39 @@ def main() -> int:
     work = _work(spec, Path(sys.argv[1]), reporter)  # before the first thread: it may fork
     threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
     try:
-        asyncio.run(work())
+        finished = asyncio.run(work())
     except HotcoldError as error:
         reporter.send(failed(error))
     else:
-        reporter.send(Finished())
+        reporter.send(finished)
     return 0
 
 
-def _work(spec: Spec, into: Path, reporter: _Reporter) -> Callable[[], Coroutine[None, None, None]]:
+def _work(spec: Spec, into: Path, reporter: _Reporter) -> Callable[[], Coroutine[None, None, Finished]]:
     ref, settings = spec.ref, spec.settings
+
+    async def pull_whole() -> Finished:
+        await pull_from_any(ref, into, settings=settings, on_progress=reporter.progress)
+        return Finished(is_secured=False)
+
     if ref.index is None:
-        return lambda: pull_from_any(ref, into, settings=settings, on_progress=reporter.progress)
+        return pull_whole
     os.umask(0)  # noqa: TID251 - this process makes files with the modes of their rows, and does nothing else
     gc.disable()  # what it makes it needs to the end, which comes soon
     sys.setrecursionlimit(_DEEPEST)
     pull = IndexedPull(ref, ref.index, into, local=spec.local, settings=settings, on_progress=reporter.progress)
-    return pull.run
+
+    async def pull_what_is_missing() -> Finished:
+        try:
+            await pull.run()
+        except TransientError as error:
+            if error.kind not in _WITHOUT_INDEX:
+                raise
+            _empty(into)
+            return await pull_whole()
+        return Finished(is_secured=spec.local.is_secured)
+
+    return pull_what_is_missing
 
 
 if __name__ == "__main__":

@@ -91,12 +91,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: ManifestRef
     settings: PullSettings
-    local: Local
+    local: Local = Local()
     parent_pid: int
 
 
-class Finished(msgspec.Struct, frozen=True, tag=True):
-    """The tree is complete and is what the reference names."""
+class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The tree is complete and is what the reference names. `is_secured`: a power loss leaves it so."""
+
+    is_secured: bool
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):

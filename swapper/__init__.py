@@ -23,7 +23,7 @@ from swapper.kernel import LINUX, Kernel
 from swapper.layout import Layout
 from swapper.links import How
 from swapper.retention import Collected
-from swapper.swapper import Durability, Swap, Swapper
+from swapper.swapper import Durability, Prepared, Swap, Swapper
 
 __all__ = [
     "LINUX",
@@ -33,6 +33,7 @@ __all__ = [
     "How",
     "Kernel",
     "Layout",
+    "Prepared",
     "Release",
     "Swap",
     "Swapper",

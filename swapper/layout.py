@@ -13,6 +13,7 @@ from artifact.manifest import check_build_id
 HOT: Final = "hot"
 COLD: Final = "cold"
 RELEASES: Final = "releases"
+TABLES: Final = "tables"
 TRASH_PREFIX: Final = ".trash-"
 """Trees on their way out; a build id never begins with a dot."""
 
@@ -50,6 +51,15 @@ class Layout:
     def records(self) -> Path:
         """The directory of records, one per release."""
         return self.state_dir / RELEASES
+
+    @property
+    def tables(self) -> Path:
+        """The directory of tables, one per release; what is in them is the puller's."""
+        return self.state_dir / TABLES
+
+    def table(self, release: str) -> Path:
+        """The table of the release called so."""
+        return self.tables / release
 
     @property
     def counter(self) -> Path:

@@ -34,6 +34,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         served: 0 if never hot, else a number that rises with each swap.
         proved: it was hot and healthy.
         created: RFC 3339 time.
+        base: while filling: name of the release whose table tells what was in the tree before, None: nothing does.
+        is_resumable: while filling: what is in the tree is of use for another preparation.
     """
 
     v: int
@@ -44,6 +46,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     served: int
     proved: bool
     created: str
+    base: str | None = None
+    is_resumable: bool = False
 
 
 @dataclass(frozen=True)

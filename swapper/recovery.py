@@ -5,13 +5,13 @@ Runs at every start and before every preparation; what is *found* on the disk is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
 
 from swapper.disk import Survey, choose_standby
-from swapper.failures import explain, tolerating_full_disk
+from swapper.failures import explain, explained, tolerating_full_disk
 from swapper.kernel import Kernel
 from swapper.layout import COLD, TRASH_PREFIX, Layout
 from swapper.links import Links
@@ -29,8 +29,11 @@ def recover(
     releases_fd: int,
     kernel: Kernel,
     now: Callable[[], datetime],
+    keeps_resumable: bool,
 ) -> dict[str, str]:
     """Make the disk such as if every operation had ended or never begun; idempotent.
+
+    With `keeps_resumable`, preparations that can be gone on with stay.
 
     Never touches `hot`, a tree without a record, or a link that is not ours.
 
@@ -47,7 +50,9 @@ def recover(
     records.remove_leftovers()
     counter.remove_leftovers()
     _aim_cold(found, links)
-    failures = dict(_remove_leftover_trees(found, layout, records, releases_fd, kernel))
+    leftover = [name for name in found.filling if not (keeps_resumable and found.records[name].is_resumable)]
+    failures = dict(_remove_leftover_trees(found, leftover, layout, records, releases_fd, kernel))
+    _remove_leftover_tables(found, layout)
     _record_hot(found, records, now)
     return failures
 
@@ -64,8 +69,8 @@ def _aim_cold(found: Survey, links: Links) -> None:
         links.drop_cold()
 
 
-def _remove_leftover_trees(
-    found: Survey, layout: Layout, records: Records, releases_fd: int, kernel: Kernel
+def _remove_leftover_trees(  # noqa: PLR0917 - the seams of `recover`
+    found: Survey, leftover: Sequence[str], layout: Layout, records: Records, releases_fd: int, kernel: Kernel
 ) -> Iterator[tuple[str, str]]:
     """Remove trees that never became releases; one that resists is no reason not to serve the others."""
     for trash in found.trash:
@@ -73,7 +78,7 @@ def _remove_leftover_trees(
             empty_trash(trash, releases_fd=releases_fd)
         except OSError as error:
             yield trash, str(explain(error, "remove", layout.releases / trash))
-    for name in found.filling:
+    for name in leftover:
         try:
             discard(name, releases_fd=releases_fd, kernel=kernel)
         except OSError as error:
@@ -82,6 +87,16 @@ def _remove_leftover_trees(
             records.remove(name)
     for name in found.orphans:
         records.remove(name)
+
+
+def _remove_leftover_tables(found: Survey, layout: Layout) -> None:
+    """Remove tables of releases that are gone, unless a preparation began with such a one's tree."""
+    needed = {release.name for release in found.disk.releases}
+    needed |= {record.base for record in found.records.values() if record.base is not None}
+    with explained("clean", layout.tables):
+        for path in layout.tables.iterdir():
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
 
 
 def _record_hot(found: Survey, records: Records, now: Callable[[], datetime]) -> None:

@@ -55,3 +55,12 @@ def split_removable(
     removable = [release for release in disk.releases if release.name not in kept]
     removable.sort(key=lambda release: (release.complete and release.proved, release.served))
     return tuple(removable), kept
+
+
+def list_spares(disk: Disk, *, keep: int, pinned: Collection[str]) -> tuple[Release, ...]:
+    """Return the releases whose trees may become the next build's, the least useful first.
+
+    They are those that would have to go for it: one place fewer than `keep` is left beside the next build.
+    """
+    removable, _kept = split_removable(disk, keep=keep - 1, pinned=pinned, filling=())
+    return removable

@@ -33,6 +33,7 @@ def make_fit(layout: Layout, kernel: Kernel) -> None:
     _provide(layout.releases, _PUBLIC_MODE, kernel)
     _provide(layout.state_dir, _STATE_MODE, kernel)
     _provide(layout.records, _STATE_MODE, kernel)
+    _provide(layout.tables, _STATE_MODE, kernel)
     if layout.releases.stat().st_dev != layout.root.stat().st_dev:
         raise ConfigError(
             f"{layout.releases} is another file system than {layout.root}, so a swap could not be secured: mount that "

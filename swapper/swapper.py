@@ -27,7 +27,7 @@ from swapper.locks import Locks
 from swapper.records import VERSION, Counter, Record, Records
 from swapper.recovery import recover
 from swapper.removal import RemovalInterrupted, empty_trash, set_aside
-from swapper.retention import Collected, split_removable
+from swapper.retention import Collected, list_spares, split_removable
 from swapper.root import make_fit
 
 Durability = Literal["syncfs", "fsync"]
@@ -53,6 +53,21 @@ class Swap:
     how: How
     took_s: float
     unrecorded: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A release to be filled, and what is in it.
+
+    Attributes:
+        release: it.
+        own_table: the table of what was in its tree, None: nothing is known of that.
+        is_resumed: its tree may have been changed since that table; else the table tells all, or the tree is empty.
+    """
+
+    release: Release
+    own_table: Path | None
+    is_resumed: bool
 
 
 class Swapper:
@@ -121,7 +136,7 @@ class Swapper:
                 clock=clock,
                 kernel=kernel,
             )
-            swapper._recover()
+            swapper._recover(keeps_resumable=True)
         except BaseException:
             resources.close()
             raise
@@ -148,38 +163,110 @@ class Swapper:
     def prepare(self, build_id: str, digest: str) -> Release:
         """Make a new, empty release directory to be filled, and aim `cold` at it.
 
-        An earlier preparation that was neither completed nor abandoned is superseded: its tree is removed.
+        Any earlier preparation that was neither completed nor abandoned is superseded: its tree is removed.
 
         Raises:
             Refused: kind `build_id`, it cannot stand in a path.
             TransientError, ConfigError: `hot` is as before; what was begun is removed by the next `prepare` or `open`.
         """
         self._forget_filling()
-        found = self._recover()
-        number = self._counter.next(above=found.highest_number)
-        record = Record(
+        found = self._recover(keeps_resumable=False)
+        return self._begin_empty(found, build_id, digest, is_resumable=False)
+
+    def prepare_from_spare(
+        self,
+        build_id: str,
+        digest: str,
+        *,
+        keep: int,
+        pinned: Collection[str],
+        in_use: Callable[[Sequence[Path]], Mapping[Path, str]],
+    ) -> Prepared:
+        """Make a release directory that may hold something already, to be turned into the build; aim `cold` at it.
+
+        A preparation of the same build that was left is gone on with. Else a tree that would have to go for this one
+        (see `retention`) gets the new release's path, which was never used; else the directory is empty.
+
+        Args:
+            build_id: of the build.
+            digest: of its artifact.
+            keep: as for `collect`.
+            pinned: as for `collect`.
+            in_use: as for `collect`.
+
+        Raises:
+            Refused: kind `build_id`, it cannot stand in a path.
+            TransientError, ConfigError: `hot` is as before; what was begun is gone on with the next time.
+        """
+        self._forget_filling()
+        found = self._recover(keeps_resumable=True)
+        unfinished = [found.records[name] for name in found.filling if found.records[name].is_resumable]
+        for record in unfinished:
+            if (record.build, record.digest) == (build_id, digest):
+                release = describe(self._layout, record.name, record)
+                self._begin_filling(release)
+                return Prepared(release, self._base_of(record), is_resumed=True)
+        for spare in list_spares(found.disk, keep=keep, pinned=pinned):
+            known = found.records.get(spare.name)
+            if known is None or not (spare.complete or known.is_resumable) or in_use([spare.path]):
+                continue
+            base = known.name if spare.complete else known.base
+            release = self._take_over(found, spare.name, build_id, digest, base)
+            is_known = spare.complete and self._layout.table(spare.name).exists()
+            return Prepared(release, self._layout.table(base) if base else None, is_resumed=not is_known)
+        return Prepared(self._begin_empty(found, build_id, digest, is_resumable=True), None, is_resumed=False)
+
+    def _begin_empty(self, found: Survey, build_id: str, digest: str, *, is_resumable: bool) -> Release:
+        record = self._new_record(found, build_id, digest, base=None, is_resumable=is_resumable)
+        release = describe(self._layout, record.name, record)
+        self._records.write(record)  # before the tree: a tree without a record is not ours to remove
+        with explained("create", release.path):
+            os.mkdir(record.name, dir_fd=self._releases_fd)
+        self._begin_filling(release)
+        return release
+
+    def _take_over(self, found: Survey, spare: str, build_id: str, digest: str, base: str | None) -> Release:
+        """Give the tree of `spare` to a new release; nothing in it has changed yet when this returns."""
+        record = self._new_record(found, build_id, digest, base=base, is_resumable=True)
+        release = describe(self._layout, record.name, record)
+        self._records.write(record)
+        with explained("take over", release.path):
+            # Crash before: the spare is what it was, the new record has no tree and is removed. After: the spare's
+            # record has none, and the new release is being filled. The name must not come back after a power loss,
+            # on a tree that has changed.
+            self._kernel.rename(spare, record.name, dir_fd=self._releases_fd)
+            self._kernel.fsync(self._releases_fd)
+        self._records.remove(spare)
+        self._begin_filling(release)
+        return release
+
+    def _new_record(self, found: Survey, build_id: str, digest: str, *, base: str | None, is_resumable: bool) -> Record:
+        return Record(
             v=VERSION,
-            name=name_release(build_id, number),
+            name=name_release(build_id, self._counter.next(above=found.highest_number)),
             build=build_id,
             digest=digest,
             status="filling",
             served=0,
             proved=False,
             created=self._now().isoformat(),
+            base=base,
+            is_resumable=is_resumable,
         )
-        release = describe(self._layout, record.name, record)
-        self._records.write(record)  # before the tree: a tree without a record is not ours to remove
-        with explained("create", release.path):
-            os.mkdir(record.name, dir_fd=self._releases_fd)
-            # Opened before the first write into it, so that syncfs reports every failed write-back since.
-            descriptor = os.open(record.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._releases_fd)
-            self._filling[record.name] = descriptor
-            os.fchmod(descriptor, _RELEASE_MODE)
-        self._links.aim(COLD, record.name)
-        return release
 
-    def complete(self, release: Release, durability: Durability = "syncfs") -> Release:
-        """Make a filled release durable and record it as complete.
+    def _begin_filling(self, release: Release) -> None:
+        with explained("open", release.path):
+            # Opened before the first write into it, so that syncfs reports every failed write-back since.
+            descriptor = os.open(release.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._releases_fd)
+            self._filling[release.name] = descriptor
+            os.fchmod(descriptor, _RELEASE_MODE)
+        self._links.aim(COLD, release.name)
+
+    def _base_of(self, record: Record) -> Path | None:
+        return None if record.base is None else self._layout.table(record.base)
+
+    def complete(self, release: Release, durability: Durability | Literal["done"] = "syncfs") -> Release:
+        """Make a filled release durable and record it as complete; "done": all that was written is durable already.
 
         Raises:
             IllegalTransition: it is not in preparation here (or `complete` has failed before).
@@ -194,8 +281,26 @@ class Swapper:
                 self._secure(descriptor, durability)
         finally:
             os.close(descriptor)
-        # Crash before: recorded as filling, removed at the next start. After: complete, swapped in without a new fetch.
-        return self._update(self._survey(), release.name, status="complete")
+        # Crash before: recorded as filling, removed or gone on with. After: complete, swapped in without a new fetch.
+        found = self._survey()
+        base = found.records[release.name].base if release.name in found.records else None
+        completed = self._update(found, release.name, status="complete", base=None, is_resumable=False)
+        if base is not None:
+            with suppress(OSError):  # it only takes room; the next start removes it
+                self._layout.table(base).unlink(missing_ok=True)
+        return completed
+
+    def leave(self, release: Release) -> None:
+        """Aim `cold` back at the standby, and leave a preparation to `prepare_from_spare`, which may go on with it.
+
+        Raises:
+            TransientError, ConfigError: `hot` is as before; so is the preparation.
+        """
+        found = self._require_ours()
+        if (descriptor := self._filling.pop(release.name, None)) is not None:
+            os.close(descriptor)
+        if release.name == found.cold_link.release and release.name != found.hot_link.release:
+            self._aim_cold_at(found.disk.standby)
 
     def abandon(self, release: Release) -> None:
         """Aim `cold` back at the standby and remove the release; one that is gone is fine.
@@ -319,7 +424,7 @@ class Swapper:
         found.cold_link.require_ours()
         return found
 
-    def _recover(self) -> Survey:
+    def _recover(self, *, keeps_resumable: bool) -> Survey:
         found = self._survey()
         self._failures = recover(
             found,
@@ -330,6 +435,7 @@ class Swapper:
             releases_fd=self._releases_fd,
             kernel=self._kernel,
             now=self._now,
+            keeps_resumable=keeps_resumable,
         )
         return found
 
@@ -343,12 +449,13 @@ class Swapper:
             raise IllegalTransition(f"{release.name} is hot already")
         return current
 
-    def _secure(self, descriptor: int, durability: Durability) -> None:
+    def _secure(self, descriptor: int, durability: Durability | Literal["done"]) -> None:
         if durability == "syncfs":
             self._kernel.syncfs(descriptor)
-        else:
+            return
+        if durability == "fsync":
             sync_tree(descriptor, self._kernel)
-            self._kernel.fsync(self._releases_fd)
+        self._kernel.fsync(self._releases_fd)
 
     def _update(self, found: Survey, name: str, **changes: object) -> Release:
         record = found.records.get(name)

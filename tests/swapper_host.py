@@ -94,7 +94,8 @@ class Host:
     def assert_sound(self) -> None:
         """Nothing is left of any operation that was cut off."""
         assert {path.name for path in self.layout.root.iterdir()} <= {"hot", "cold", "releases"}
-        assert {path.name for path in self.layout.state_dir.iterdir()} <= {"lock", "counter", "releases"}
+        assert {path.name for path in self.layout.state_dir.iterdir()} <= {"lock", "counter", "releases", "tables"}
+        assert {path.name for path in self.layout.tables.iterdir()} <= set(self.trees())
         assert self.trees() == self.records()
         hot, cold = self.links()
         assert hot is None or hot != cold

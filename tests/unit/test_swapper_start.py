@@ -336,6 +336,8 @@ def test_what_is_recorded_is_the_documented_format(tmp_path: Path) -> None:
     assert record.pop("created").endswith("+00:00")
     assert record == {
         "v": 1,
+        "base": None,
+        "is_resumable": False,
         "name": "b1~1",
         "build": "b1",
         "digest": DIGEST,
