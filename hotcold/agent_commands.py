@@ -18,7 +18,11 @@ _FILE = click.Path(path_type=Path)
 @click.command(
     cls=Command,
     examples=["hotcold agent --config /etc/hotcold/shop.toml"],
-    exits={0: "stopped by SIGTERM or SIGINT", 1: "cannot run: for one, another agent works on the same root"},
+    exits={
+        0: "stopped by SIGTERM or SIGINT",
+        1: "cannot run; the message says why",
+        2: "wrong usage or configuration, or another agent works on the same root",
+    },
 )
 @click.option("--config", required=True, type=_FILE, metavar="FILE", help="Configuration (TOML).")
 def agent(config: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import zstandard
 from aiohttp import web
 
 from artifact import Manifest, ManifestRef, decode_manifest
@@ -47,7 +48,7 @@ async def until(what: str, condition: Callable[[], Awaitable[object]], deadline_
 
 
 async def hotcold(*arguments: str, consul: str = "", exits: int = 0) -> str:
-    """Run the command as an operator does; its standard output."""
+    """Run the command as an operator does; its standard output, or, where it has to fail, its standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -59,7 +60,7 @@ async def hotcold(*arguments: str, consul: str = "", exits: int = 0) -> str:
     )
     out, err = await process.communicate()
     assert process.returncode == exits, f"{arguments} ended with {process.returncode}:\n{out.decode()}\n{err.decode()}"
-    return out.decode()
+    return out.decode() if exits == 0 else err.decode()
 
 
 @dataclass
@@ -73,10 +74,11 @@ class Host:
     environment: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = (sys.executable, "-m", "hotcold")
     process: subprocess.Popen[bytes] | None = None
+    root: Path = Path()
 
-    @property
-    def root(self) -> Path:
-        return self.directory / "root"
+    def __post_init__(self) -> None:
+        if self.root == Path():
+            self.root = self.directory / "root"
 
     @property
     def hot(self) -> Path:
@@ -232,18 +234,22 @@ class Shop:
             on_progress=lambda _: None,
         )
 
-    def tar(self, build_id: str, entries: list[tuple[tarfile.TarInfo, bytes]]) -> ManifestRef:
+    def tar(
+        self, build_id: str, entries: list[tuple[tarfile.TarInfo, bytes]], *, is_compressed: bool = False
+    ) -> ManifestRef:
         """A hand-made artifact, hostile or not."""
         raw = BytesIO()
         with tarfile.open(fileobj=raw, mode="w") as archive:
             for info, content in entries:
                 info.size = len(content)
                 archive.addfile(info, BytesIO(content))
-        data = raw.getvalue()
-        (self.directory / "artifacts" / f"{build_id}.tar").write_bytes(data)
+        data = zstandard.compress(raw.getvalue()) if is_compressed else raw.getvalue()
+        archive_format = "tar.zst" if is_compressed else "tar"
+        name = f"{build_id}.{archive_format}"
+        (self.directory / "artifacts" / name).write_bytes(data)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         return ManifestRef(
-            id=build_id, urls=(f"{self.url}/{build_id}.tar",), digest=digest, size=len(data), format="tar"
+            id=build_id, urls=(f"{self.url}/{name}",), digest=digest, size=len(data), format=archive_format
         )
 
     def ref(self, manifest: Manifest) -> ManifestRef:

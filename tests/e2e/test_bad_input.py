@@ -19,7 +19,7 @@ from aiohttp import web
 
 from fleet import Order, encode
 from fleet.keys import tier_key
-from tests.e2e.host import APP, TIER, Host, Shop
+from tests.e2e.host import APP, TIER, Host, Shop, hotcold
 
 NewHost = Callable[..., Host]
 PATIENCE = (
@@ -36,14 +36,16 @@ async def serving_b1(shop: Shop, new_host: NewHost, config: str = PATIENCE) -> H
     return host
 
 
-async def goes_on(shop: Shop, host: Host, *, serial: int | None = None) -> None:
+async def goes_on(shop: Shop, host: Host, *, hot: str = "b1", others: tuple[str, ...] = ()) -> None:
     """The bad input changed nothing on disk, left nothing behind, and the next good order is obeyed."""
     assert host.is_alive()
-    assert host.stamps() == {"b1"}
-    await shop.order(shop.pack("b9"), **({} if serial is None else {"serial": serial}))
+    assert host.stamps() == {hot}
+    await shop.order(shop.pack("b9"))
     await host.until_steady("b9")
     assert host.stamps() == {"b9"}
-    assert sorted(path.name.split("~")[0] for path in (host.root / "releases").iterdir()) == ["b1", "b9"]
+    assert sorted(path.name.split("~")[0] for path in (host.root / "releases").iterdir()) == sorted(
+        [*others, hot, "b9"]
+    )
 
 
 def bad_order(shop: Shop, **changes: Any) -> bytes:
@@ -99,7 +101,8 @@ async def test_lower_serial_is_refused_over_restarts(shop: Shop, new_host: NewHo
     status = await host.until("refused", lambda s: s["order_problem"])
     assert status["order_problem"]["kind"] == "order_serial"
     assert "already obeyed 5" in status["order_problem"]["message"]
-    assert host.stamps() == {"b2"}
+    assert (status["state"]["name"], status["highest_serial"]) == ("steady", 5)
+    await goes_on(shop, host, hot="b2", others=("b1",))
 
 
 async def test_deleted_key_changes_nothing(shop: Shop, new_host: NewHost) -> None:
@@ -110,6 +113,20 @@ async def test_deleted_key_changes_nothing(shop: Shop, new_host: NewHost) -> Non
 
     status = await host.until("absent", lambda s: s["order_problem"])
     assert status["order_problem"]["kind"] == "order_absent"
+    assert (status["state"]["name"], status["highest_serial"]) == ("steady", 1)
+    await goes_on(shop, host)
+
+
+async def test_manifest_that_is_not_there(shop: Shop, new_host: NewHost) -> None:
+    """The commander is told which address answered what; no order is written, and no host notices."""
+    host = await serving_b1(shop, new_host)
+
+    url = f"{shop.url}/shop-b2.json"
+
+    told = await hotcold("deploy", url, "--app", APP, "--tier", TIER, consul=host.consul_address, exits=1)
+
+    assert f"{url} answered 404" in told
+    assert (await host.until_steady("b1"))["highest_serial"] == 1
     await goes_on(shop, host)
 
 
@@ -240,6 +257,27 @@ async def test_hostile_archive(entries: list[tarfile.TarInfo], shop: Shop, new_h
     await goes_on(shop, host)
 
 
+TOO_BIG = {
+    "max_bytes = 1_000_000": [(entry("big"), bytes(2_000_000))],
+    "max_files = 50": [(entry(f"file-{number}"), b"") for number in range(51)],
+    "max_ratio = 100": [(entry("zeros"), bytes(80 << 20))],
+}
+
+
+@pytest.mark.parametrize("limit", TOO_BIG)
+async def test_archive_beyond_a_limit(limit: str, shop: Shop, new_host: NewHost) -> None:
+    """Bytes, files and ratio: what is too much is refused for good by the entry with which it becomes so."""
+    host = await serving_b1(shop, new_host, f"{PATIENCE}{limit}\n")
+
+    await shop.order(shop.tar("b2", TOO_BIG[limit], is_compressed=True))
+
+    status = await host.until_state("build_refused")
+    assert status["problem"]["kind"] == "archive_too_big"
+    assert limit.partition(" ")[0] in status["problem"]["message"]
+    assert repr(TOO_BIG[limit][-1][0].name) in status["problem"]["message"]
+    await goes_on(shop, host)
+
+
 # --- the host itself --------------------------------------------------------------------------------------------------
 
 
@@ -265,46 +303,76 @@ def fill(directory: Path) -> None:
             pass
 
 
+def remount(directory: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(directory)], check=True)
+
+
+def on_small_disk(new_host: NewHost, small_disk: Path) -> Host:
+    host: Host = new_host(config=PATIENCE, root=small_disk / "root")
+    return host
+
+
 @pytest.mark.root
 async def test_full_disk(shop: Shop, new_host: NewHost, small_disk: Path) -> None:
-    """A build that does not fit is tried again; rolling back and a smaller build work on the full disk."""
-    host = new_host()
-    host.config_path.write_text(host.config_path.read_text().replace(str(host.root), str(small_disk / "root")))
+    """A build that does not fit is removed and tried again; a smaller one works, and going back needs no room."""
+    host = on_small_disk(new_host, small_disk)
     host.start()
     await shop.order(shop.pack("b1"))
-    await host.until("b1", lambda s: s["hot"] and s["hot"]["build"] == "b1" and s["state"]["name"] == "steady")
+    await host.until_steady("b1")
 
     await shop.order(shop.pack("b2", size_bytes=8_000_000))
     status = await host.until_state("backing_off")
     assert status["problem"]["kind"] == "disk_full"
     assert str(small_disk) in status["problem"]["message"]
+    assert host.stamps() == {"b1"}
 
     await shop.order(shop.pack("b3"))
-    await host.until("b3", lambda s: s["hot"]["build"] == "b3" and s["state"]["name"] == "steady")
+    await host.until_steady("b3")
+    assert sorted(path.name.split("~")[0] for path in (host.root / "releases").iterdir()) == ["b1", "b3"]
     fill(small_disk)
     await shop.order(shop.manifest("b1"))
-    await host.until("back on b1", lambda s: s["hot"]["build"] == "b1" and s["state"]["name"] == "steady")
+    await host.until_steady("b1")
+    assert host.stamps() == {"b1"}
 
 
 @pytest.mark.root
 def test_unwritable_root(new_host: NewHost, small_disk: Path) -> None:
-    """The agent does not start on a root that it cannot write, and says which and what to do."""
-    host = new_host()
-    host.config_path.write_text(host.config_path.read_text().replace(str(host.root), str(small_disk / "root")))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    """The agent does not start on a root that it cannot write, says which and what to do, and changes nothing."""
+    host = on_small_disk(new_host, small_disk)
+    remount(small_disk, "ro")
 
     host.start()
 
     assert host.process is not None
     assert host.process.wait(20) == 2
-    assert f"{small_disk / 'root'}: Read-only file system; mount it read-write" in host.log.read_text()
+    assert f"{host.root}: Read-only file system; mount it read-write" in host.log.read_text()
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.root
+async def test_root_that_becomes_unwritable(shop: Shop, new_host: NewHost, small_disk: Path) -> None:
+    """As after an I/O error: what serves goes on, the agent says what is wrong, and goes on once it is mended."""
+    host = on_small_disk(new_host, small_disk)
+    host.start()
+    await shop.order(shop.pack("b1"))
+    await host.until_steady("b1")
+    remount(small_disk, "ro")
+
+    await shop.order(shop.pack("b2"))
+    status = await host.until_state("backing_off")
+    assert status["problem"]["kind"] == "read_only"
+    assert str(host.root) in status["problem"]["message"]
+    assert host.stamps() == {"b1"}
+
+    remount(small_disk, "rw")
+    await host.until_steady("b2")
+    await goes_on(shop, host, hot="b2", others=("b1",))
 
 
 async def test_second_agent_on_the_same_root(shop: Shop, new_host: NewHost) -> None:
     """The second one, whatever its own state directory, names the first and leaves everything alone."""
     host = await serving_b1(shop, new_host)
-    second = new_host("web-2")
-    second.config_path.write_text(second.config_path.read_text().replace(str(second.root), str(host.root)))
+    second = new_host("web-2", root=host.root)
 
     second.start()
 
