@@ -95,6 +95,11 @@ def problem_of(error: HotcoldError) -> Problem:
     return Problem(kind=error.kind, message=str(error))
 
 
+def _warn_of_gaps(gaps: Sequence[str]) -> None:
+    if gaps:
+        log.warning("the process that opens archives is confined in part only", gaps=list(gaps))
+
+
 class Workshop:
     """Carries effects out, one at a time.
 
@@ -185,7 +190,13 @@ class Workshop:
                 await self._run_hook("before_fetch", build_id=build.id)
                 release = await run_blocking(self._swapper.prepare, build.id, build.digest)
                 async with self._abandoned_on_failure(release):
-                    await pull(build, release.path, settings=self._settings().pull, on_progress=self._on_progress)
+                    await pull(
+                        build,
+                        release.path,
+                        settings=self._settings().pull,
+                        on_progress=self._on_progress,
+                        on_gaps=_warn_of_gaps,
+                    )
                     durability = self._settings().releases.durability
                     return FetchFinished(
                         tree_of(await run_blocking(self._swapper.complete, release, durability=durability))
