@@ -25,6 +25,8 @@ from fleet import ConsulSettings, consul_settings
 from fleet.keys import check_name
 from swapper import Durability, Layout
 
+_LEAST_MEMORY_BYTES = 64 << 20
+
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the file: every key known, every type strict."""
@@ -58,7 +60,10 @@ class FetchTable(_Table, frozen=True):
     max_bytes: int = 20 * 1024**3
     max_files: int = 2_000_000
     max_ratio: int = 200
+    max_memory_bytes: int = 1024**3
+    max_cpu_s: int = 600
     allow_case_collisions: bool = False
+    require_sandbox: bool = False
     ca_cert: str | None = None
 
 
@@ -180,6 +185,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         "fetch.max_bytes": fetch.max_bytes,
         "fetch.max_files": fetch.max_files,
         "fetch.max_ratio": fetch.max_ratio,
+        "fetch.max_cpu_s": fetch.max_cpu_s,
         "report.ttl_s": document.report.ttl_s,
         "stop_timeout_s": document.stop_timeout_s,
     }
@@ -188,6 +194,11 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
             raise ConfigError(f"{key} = {value}: must be greater than 0")
     if fetch.retry_max_s < fetch.retry_initial_s:
         raise ConfigError(f"fetch.retry_max_s = {fetch.retry_max_s}: must not be below fetch.retry_initial_s")
+    if fetch.max_memory_bytes < _LEAST_MEMORY_BYTES:
+        raise ConfigError(
+            f"fetch.max_memory_bytes = {fetch.max_memory_bytes}: must be at least {_LEAST_MEMORY_BYTES}, of which the "
+            "interpreter takes a third"
+        )
     if document.releases.keep < 2:  # noqa: PLR2004 - the one that serves and the one to go back to
         raise ConfigError(f"releases.keep = {document.releases.keep}: at least 2 are needed: hot and its standby")
     host = check_name("host", document.host or socket.gethostname())
@@ -211,6 +222,8 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
             max_bytes=fetch.max_bytes,
             max_files=fetch.max_files,
             max_ratio=fetch.max_ratio,
+            max_memory_bytes=fetch.max_memory_bytes,
+            max_cpu_s=fetch.max_cpu_s,
             allow_case_collisions=fetch.allow_case_collisions,
         ),
         connect_timeout_s=fetch.connect_timeout_s,
@@ -218,6 +231,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         min_rate_bytes=fetch.min_rate_bytes,
         rate_window_s=fetch.rate_window_s,
         ca_cert=fetch.ca_cert,
+        require_sandbox=fetch.require_sandbox,
     )
     return Settings(
         identity=identity,

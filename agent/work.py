@@ -96,6 +96,11 @@ def problem_of(error: HotcoldError) -> Problem:
     return Problem(kind=error.kind, message=str(error))
 
 
+def _warn_of_gaps(gaps: Sequence[str]) -> None:
+    if gaps:
+        log.warning("the process that opens archives is confined in part only", gaps=list(gaps))
+
+
 class Workshop:
     """Carries effects out, one at a time.
 
@@ -193,6 +198,7 @@ class Workshop:
                         settings=self._settings().pull,
                         on_progress=self._on_progress,
                         local=await run_blocking(self._local, prepared, is_repull=is_repull),
+                        on_gaps=_warn_of_gaps,
                     )
                     durability = "done" if is_secured else self._settings().releases.durability
                     return FetchFinished(

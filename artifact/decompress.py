@@ -13,6 +13,7 @@ from artifact.limits import Meter
 MAX_ZSTD_WINDOW_BYTES: Final = 128 << 20
 """Memory that a zstd archive may ask of a host; what `zstd --long=27` writes and `zstd -d` reads by default."""
 
+_ZSTD_OUT_OF_MEMORY: Final = "not enough memory"
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -108,6 +109,8 @@ class _Unzstd:
         try:
             return self._frames.read(size)
         except zstandard.ZstdError as error:
+            if _ZSTD_OUT_OF_MEMORY in str(error):
+                raise MemoryError from error  # this host's limit, no fault of the data
             raise broken(
                 f"not sound zstd data ({error}): is it really a .tar.zst, packed with a window of at most "
                 f"{MAX_ZSTD_WINDOW_BYTES >> 20} MiB?"

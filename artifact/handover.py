@@ -1,76 +1,38 @@
-"""Owns handing bytes from the event loop to one blocking thread, within bounded memory.
+"""Owns how an artifact's bytes go from the process that fetches them to the one that opens them: over a pipe.
 
-What the bytes are is left to `artifact.transfer` on one side and `artifact.extract` on the other.
+Here is the reading end, for it must load fast; the writing end is `artifact.feed`. What the bytes are is left to
+`artifact.transfer` on one side and `artifact.extract` on the other.
+
+The end of the pipe means nothing, for it also comes when the writer is killed. The archive has ended when all its bytes
+were followed by one more, `END`, which the writer withholds until it knows that they are right.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections import deque
+import io
 from typing import Final
 
-CAPACITY_BYTES: Final = 4 << 20
+from artifact.entries import CHUNK_BYTES
+
+END: Final = b"\4"
 
 
 class HandoverAborted(Exception):
-    """Raised in the reading thread: the writer has given up, nobody wants the tree any more."""
+    """The writer has given up or is gone: nobody wants the tree any more."""
 
 
-class Handover:
-    """A pipe with an asynchronous writing and a blocking reading end.
-
-    The reader sees the end only after `finish`: the writer can withhold it until it knows that the bytes are right.
+class HandoverReader:
+    """The blocking reading end.
 
     Args:
-        loop: the writer's.
-        capacity_bytes: the writer waits while at least so much is unread.
+        fd: of a pipe.
+        size_bytes: of the artifact.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, capacity_bytes: int = CAPACITY_BYTES) -> None:
-        self._loop = loop
-        self._capacity_bytes = capacity_bytes
-        self._changed = threading.Condition()
-        self._room = asyncio.Event()
-        self._chunks: deque[bytes] = deque()
-        self._unread_bytes = 0
-        self._current = memoryview(b"")
-        self._finished = False
-        self._aborted = False
-        self._discarding = False
-
-    async def put(self, chunk: bytes) -> None:
-        """Hand over one chunk; waits for room, returns at once where nobody reads any more."""
-        while True:
-            with self._changed:
-                if self._discarding:
-                    return
-                if self._unread_bytes < self._capacity_bytes:
-                    self._chunks.append(chunk)
-                    self._unread_bytes += len(chunk)
-                    self._changed.notify()
-                    return
-                self._room.clear()
-            await self._room.wait()
-
-    def finish(self) -> None:
-        """Let the reader come to the end."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify()
-
-    def abort(self) -> None:
-        """Make the reader's current and next `read` raise HandoverAborted."""
-        with self._changed:
-            self._aborted = True
-            self._changed.notify()
-
-    def discard(self) -> None:
-        """Swallow what is put from now on: the reader has ended. To be called in the loop's thread."""
-        with self._changed:
-            self._discarding = True
-            self._chunks.clear()
-        self._room.set()
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._pipe = io.BufferedReader(io.FileIO(fd, closefd=False), CHUNK_BYTES)
+        self._missing_bytes = size_bytes
+        self._at_end = False
 
     def read(self, size: int, /) -> bytes:
         """Block for the next bytes, at most `size`; none at the end.
@@ -78,19 +40,14 @@ class Handover:
         Raises:
             HandoverAborted: the writer gave up.
         """
-        if not self._current:
-            with self._changed:
-                self._changed.wait_for(lambda: self._chunks or self._finished or self._aborted)
-                if self._aborted:
-                    raise HandoverAborted
-                if not self._chunks:
-                    return b""
-                chunk = self._chunks.popleft()
-                self._current = memoryview(chunk)
-                was_full = self._unread_bytes >= self._capacity_bytes
-                self._unread_bytes -= len(chunk)
-            if was_full:
-                self._loop.call_soon_threadsafe(self._room.set)
-        data = bytes(self._current[:size])
-        self._current = self._current[size:]
-        return data
+        if self._missing_bytes:
+            data = self._pipe.read1(min(size, self._missing_bytes))
+            if not data:
+                raise HandoverAborted
+            self._missing_bytes -= len(data)
+            return data
+        if not self._at_end:
+            if self._pipe.read1(1) != END:
+                raise HandoverAborted
+            self._at_end = True
+        return b""

@@ -1,4 +1,4 @@
-"""Owns how much an archive may expand to, and counts while it does; leaves reading to the archive's readers."""
+"""Owns how much an archive may become and cost, and counts while it is opened; leaves reading it to its readers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ RATIO_FREE_BYTES: Final = 64 << 20
 """Below this much expanded data no ratio is judged: small archives of zeros are common and harmless."""
 
 
+class CpuTimeSpent(BaseException):
+    """Raised, from a signal, in the process that opens an archive: it has used up `max_cpu_s`.
+
+    No Exception, so that no reader takes it for a fault of the data.
+    """
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one archive may at most become on disk.
+    """What one archive may at most become on disk, and cost while it is opened.
 
     Attributes:
         max_bytes: expanded bytes, the archive's own headers included.
         max_files: entries, directories that only paths imply included.
         max_ratio: expanded bytes per byte of the whole archive, judged above `RATIO_FREE_BYTES`.
+        max_memory_bytes: address space of the process that opens it.
+        max_cpu_s: of one core, in that process.
         allow_case_collisions: accept names that differ only by case or Unicode normalisation.
     """
 
     max_bytes: int = 20 << 30
     max_files: int = 2_000_000
     max_ratio: int = 200
+    max_memory_bytes: int = 1 << 30
+    max_cpu_s: int = 600
     allow_case_collisions: bool = False
 
 
@@ -74,6 +85,21 @@ class Meter:
                 f"{self.entry!a}: raise the limit if the build really is that large",
                 kind="archive_too_big",
             )
+
+    def out_of_memory(self) -> ArtifactRejected:
+        """The error for an archive that takes more than `max_memory_bytes`."""
+        return self._too_costly(f"more than {self._limits.max_memory_bytes} bytes of memory (max_memory_bytes)")
+
+    def out_of_time(self) -> ArtifactRejected:
+        """The error for an archive that takes more than `max_cpu_s`."""
+        return self._too_costly(f"more than {self._limits.max_cpu_s} s of CPU time (max_cpu_s)")
+
+    def _too_costly(self, cost: str) -> ArtifactRejected:
+        where = f"the last entry was {self.entry!a}" if self.entry else "before its first entry"
+        return ArtifactRejected(
+            f"opening the archive takes {cost}, {where}: raise the limit if the build really is that large",
+            kind="archive_too_big",
+        )
 
     def _check(self, total_bytes: int) -> None:
         if total_bytes <= self._ceiling_bytes:

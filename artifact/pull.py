@@ -1,6 +1,7 @@
 """Owns the seam through which a host gets a build: everything that the agent uses of fetching and opening.
 
-The work itself is left to a child process, `artifact.puller`; durability to the swapper; trying again to the agent.
+The work itself is left to two processes, `artifact.puller` and the `artifact.opener` that it starts; durability to the
+swapper; trying again to the agent.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ import msgspec
 from artifact.errors import TransientError
 from artifact.limits import Limits
 from artifact.manifest import ManifestRef
-from artifact.pullwire import Failed, Finished, Line, Local, LocalBase, Progress, PullSettings, Spec, as_error
+from artifact.pullwire import (
+    Confined,
+    Failed,
+    Finished,
+    Line,
+    Local,
+    LocalBase,
+    Progress,
+    PullSettings,
+    Spec,
+    as_error,
+)
 
 __all__ = ["Limits", "Local", "LocalBase", "Progress", "PullSettings", "pull"]
 
@@ -36,6 +48,7 @@ async def pull(
     settings: PullSettings,
     on_progress: Callable[[Progress], None],
     local: Local = _NOTHING,
+    on_gaps: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> bool:
     """Fill the existing directory `into` with the build that `ref` names.
 
@@ -52,6 +65,8 @@ async def pull(
         settings: limits and timeouts.
         on_progress: called in this task, at most about ten times a second and once at the end of a download.
         local: what may be used of this host, and where the table of the new tree goes.
+        on_gaps: called in this task for each url that is tried, with what this kernel lacks of the sandbox around the
+            process that opens the archive, a sentence each; empty where nothing is.
 
     Returns:
         Whether the tree is durable already; else that is left to the caller.
@@ -59,11 +74,13 @@ async def pull(
     Raises:
         TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
             `connect_timeout`, `dns_failed`, `tls_failed`, `proxy_failed`, `bad_redirect`, `bad_url`, `stalled`,
-            `too_slow`, `truncated`, `size_mismatch`, `digest_mismatch`, `disk_full`, `disk_error`, `puller_died`.
+            `too_slow`, `truncated`, `size_mismatch`, `digest_mismatch`, `disk_full`, `disk_error`, `puller_died`,
+            `opener_died`.
         ArtifactRejected: the build itself: `archive_broken`, `archive_hostile`, `archive_too_big`,
             `archive_unstorable`; its digest was right, so that fetching it again cannot help.
-        ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`.
+        ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`, `sandbox_incomplete`, `sandbox_failed`.
     """
+    spec = Spec(ref=ref, settings=settings, local=local, parent_pid=os.getpid())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # else a directory `artifact` in the agent's working directory would be run
@@ -78,7 +95,7 @@ async def pull(
     )
     stderr = asyncio.create_task(_tail(process), name="pull-stderr")
     try:
-        result = await _converse(process, ref, settings, local, on_progress)
+        result = await _converse(process, spec, on_progress, on_gaps)
         # It ends by itself now. A kill here could take the exit status away from asyncio, which reaps in a thread.
         await process.wait()
         last_words = await stderr
@@ -96,14 +113,12 @@ async def pull(
 
 async def _converse(
     process: Process,
-    ref: ManifestRef,
-    settings: PullSettings,
-    local: Local,
+    spec: Spec,
     on_progress: Callable[[Progress], None],
+    on_gaps: Callable[[tuple[str, ...]], None],
 ) -> Finished | Failed | None:
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-    spec = Spec(ref=ref, settings=settings, local=local, parent_pid=os.getpid())
     with suppress(BrokenPipeError, ConnectionResetError):  # dead already: its end of stdout says so
         process.stdin.write(msgspec.json.encode(spec) + b"\n")
         await process.stdin.drain()
@@ -113,9 +128,13 @@ async def _converse(
             message = decoder.decode(line)
         except msgspec.DecodeError:
             return None  # killed in the middle of a line
-        if not isinstance(message, Progress):
-            return message
-        on_progress(message)
+        match message:
+            case Progress():
+                on_progress(message)
+            case Confined():
+                on_gaps(message.gaps)
+            case Finished() | Failed():
+                return message
     return None
 
 
@@ -128,7 +147,9 @@ async def _tail(process: Process) -> bytes:
 
 
 async def _kill_and_reap(process: Process, stderr: asyncio.Task[bytes]) -> None:
-    """Kill the child and wait for it, however often this task is cancelled meanwhile.
+    """Kill the child and wait for it and its own child, however often this task is cancelled meanwhile.
+
+    The kernel kills the child's child with it, and the end of the standard error that they share says when it is gone.
 
     Without a deadline, on purpose: a child that is still there would write into a directory that is removed next.
     """

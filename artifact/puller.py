@@ -1,17 +1,17 @@
 """Owns the child process of `artifact.pull`: tries each url, reports on stdout, dies with its parent.
 
-Why a process: the memory of opening an archive is given back, a kill ends it at any point, and a fault in a
-decompressor's C code is not the agent's.
+It has the network and never looks into an archive: that is done by a process of its own, `artifact.opener`, which it
+feeds by way of `artifact.opening` and `artifact.transfer`.
+
+Why a process: the memory of a pull is given back, a kill ends it at any point, and a fault in it is not the agent's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -23,14 +23,13 @@ import msgspec
 
 from artifact.diskerrors import disk_error
 from artifact.errors import ConfigError, HotcoldError, TransientError
-from artifact.fetch import SourceFailed
 from artifact.indexed import IndexedPull
+from artifact.lifeline import die_with_parent
 from artifact.manifest import ManifestRef
-from artifact.pullwire import Finished, Line, Progress, PullSettings, Spec, failed
-from artifact.transfer import transfer
+from artifact.opening import Opening
+from artifact.pullwire import Confined, Finished, Progress, PullSettings, Spec, failed, send
 
 _PROGRESS_INTERVAL_S: Final = 0.1
-_PR_SET_PDEATHSIG: Final = 1
 _WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
 """Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer."""
 _DEEPEST: Final = 20_000
@@ -38,7 +37,12 @@ _DEEPEST: Final = 20_000
 
 
 async def pull_from_any(
-    ref: ManifestRef, into: Path, *, settings: PullSettings, on_progress: Callable[[Progress], None]
+    ref: ManifestRef,
+    into: Path,
+    *,
+    settings: PullSettings,
+    on_progress: Callable[[Progress], None],
+    on_gaps: Callable[[tuple[str, ...]], None],
 ) -> None:
     """Fill `into`, an existing empty directory, from the first of the reference's urls that gives the artifact.
 
@@ -47,16 +51,25 @@ async def pull_from_any(
         HotcoldError: what `artifact.transfer` raises that no other url can help.
     """
     _check_empty(into)
-    failures: list[SourceFailed] = []
-    for url in ref.urls:
-        if failures:
-            _empty(into)
-        try:
-            await transfer(ref, url, into, settings=settings, on_progress=on_progress)
-        except SourceFailed as failure:
-            failures.append(failure)
-        else:
-            return
+    opening = Opening.start(ref, into, settings, on_gaps=on_gaps)
+    try:
+        # Only now, so that the other process starts meanwhile: the HTTP client takes longer to load than all else.
+        from artifact.fetch import SourceFailed  # noqa: PLC0415
+        from artifact.transfer import transfer  # noqa: PLC0415
+
+        failures: list[SourceFailed] = []
+        for url in ref.urls:
+            if failures:
+                _empty(into)
+                opening = Opening.start(ref, into, settings, on_gaps=on_gaps)
+            try:
+                await transfer(ref, url, opening, settings=settings, on_progress=on_progress)
+            except SourceFailed as failure:
+                failures.append(failure)
+            else:
+                return
+    finally:
+        opening.kill()  # it has ended, unless the modules could not be loaded
     kinds = {failure.kind for failure in failures}
     raise TransientError(
         f"build {ref.id} cannot be fetched: " + "; and ".join(str(failure) for failure in failures),
@@ -87,7 +100,7 @@ def _empty(into: Path) -> None:
 
 
 class _Reporter:
-    """Writes lines to the parent, progress at most every `_PROGRESS_INTERVAL_S`."""
+    """Tells the parent of progress, at most every `_PROGRESS_INTERVAL_S`."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -97,20 +110,7 @@ class _Reporter:
         now_s = time.monotonic()
         if now_s >= self._next_s or progress.bytes_done == progress.bytes_total:
             self._next_s = now_s + _PROGRESS_INTERVAL_S
-            self.send(progress)
-
-    def send(self, line: Line) -> None:
-        rest = memoryview(msgspec.json.encode(line) + b"\n")
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies, even by SIGKILL itself."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"prctl(PR_SET_PDEATHSIG): {os.strerror(errno)}")
+            send(self._fd, progress)
 
 
 def _die_at_end_of(fd: int) -> None:
@@ -122,30 +122,35 @@ def _die_at_end_of(fd: int) -> None:
 
 def main() -> int:
     """Carry out the one `Spec` on stdin; the argument is the directory to fill."""
-    _die_with_parent()
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
     with open(stdin, "rb", buffering=0, closefd=False) as lines:
         spec = msgspec.json.decode(lines.readline(), type=Spec)
-    if os.getppid() != spec.parent_pid:
-        return 1  # it died before the kernel was asked
+    if not die_with_parent(spec.parent_pid):
+        return 1
     reporter = _Reporter(stdout)
-    work = _work(spec, Path(sys.argv[1]), reporter)  # before the first thread: it may fork
+    work = _work(spec, Path(sys.argv[1]), reporter, stdout)  # before the first thread: it may fork
     threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
     try:
         finished = asyncio.run(work())
     except HotcoldError as error:
-        reporter.send(failed(error))
+        send(stdout, failed(error))
     else:
-        reporter.send(finished)
+        send(stdout, finished)
     return 0
 
 
-def _work(spec: Spec, into: Path, reporter: _Reporter) -> Callable[[], Coroutine[None, None, Finished]]:
+def _work(spec: Spec, into: Path, reporter: _Reporter, stdout: int) -> Callable[[], Coroutine[None, None, Finished]]:
     ref, settings = spec.ref, spec.settings
 
     async def pull_whole() -> Finished:
-        await pull_from_any(ref, into, settings=settings, on_progress=reporter.progress)
-        return Finished(is_secured=False)
+        await pull_from_any(
+            ref,
+            into,
+            settings=settings,
+            on_progress=reporter.progress,
+            on_gaps=lambda gaps: send(stdout, Confined(gaps=gaps)),
+        )
+        return Finished()
 
     if ref.index is None:
         return pull_whole

@@ -1,12 +1,16 @@
-"""Owns what `artifact.pull` and its child process say to each other; leaves saying it to the two.
+"""Owns what `artifact.pull`, its child process and the child's own child say to each other; leaves saying it to them.
 
-The child gets one line, a `Spec`, and then an open pipe whose end tells it to die. It answers with lines: any number of
-`Progress`, then exactly one `Finished` or `Failed`.
+The child, `artifact.puller`, gets one line, a `Spec`, and then an open pipe whose end tells it to die. It answers with
+lines: any number of `Confined` and `Progress`, then exactly one `Finished` or `Failed`.
+
+The child's child, `artifact.opener`, gets an `OpenTask` as its argument. It answers with lines: at most one `Confined`,
+any number of `Opened`, then `Finished` or `Failed`, or nothing more when its archive breaks off.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import os
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -16,6 +20,9 @@ from artifact.manifest import ManifestRef
 
 MAX_MESSAGE_CHARS: Final = 16_000
 """Longest error text that crosses; an order may name many urls, and a report carries the text further."""
+
+OPENER_DIED: Final = "opener_died"
+"""Kind of the error for an opener that ended without a result."""
 
 _ERRORS: Final = (ArtifactRejected, Refused, ConfigError, TransientError)
 
@@ -32,6 +39,7 @@ class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         rate_window_s: see `min_rate_bytes`.
         ca_cert: path of a PEM file with the only authorities to trust; None: the system's.
         user_agent: sent with every request.
+        require_sandbox: open nothing where this kernel cannot confine the process that does wholly.
     """
 
     limits: Limits = Limits()
@@ -41,6 +49,7 @@ class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     rate_window_s: float = 30.0
     ca_cert: str | None = None
     user_agent: str = "hotcold"
+    require_sandbox: bool = False
 
 
 class LocalBase(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,21 +104,51 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     parent_pid: int
 
 
+class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child's child is to open. It is its argument, where `ps` shows it, so no url stands in it."""
+
+    archive_format: str
+    archive_bytes: int
+    limits: Limits
+    require_sandbox: bool
+    parent_pid: int
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """How many entries of the archive have been created so far."""
+
+    entry_count: int
+
+
+class Confined(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The process that opens the archive is confined now; `gaps` says what this kernel could not close, if anything."""
+
+    gaps: tuple[str, ...]
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The tree is complete and is what the reference names. `is_secured`: a power loss leaves it so."""
 
-    is_secured: bool
+    is_secured: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """An error of the tree in `artifact.errors`, to be raised again on the other side."""
 
     error: Literal["ArtifactRejected", "Refused", "ConfigError", "TransientError"]
-    kind: str
+    kind: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,64}$")]
     message: str
 
 
-Line = Progress | Finished | Failed
+Line = Progress | Confined | Finished | Failed
+OpenerLine = Opened | Confined | Finished | Failed
+
+
+def send(fd: int, line: Line | OpenerLine) -> None:
+    """Write one line; blocks until it is written."""
+    rest = memoryview(msgspec.json.encode(line) + b"\n")
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def failed(error: HotcoldError) -> Failed:

@@ -6,15 +6,16 @@ component with `O_NOFOLLOW`, every file is created with `O_EXCL`, and symbolic l
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from artifact.diskerrors import disk_error
-from artifact.entries import Entry, EntryKind
+from artifact.entries import CHUNK_BYTES, Entry, EntryKind, Reader
 from artifact.limits import Limits, Meter
 from artifact.names import NameTable, Parts, reject
 
@@ -106,7 +107,7 @@ class TreeWriter:
                 self._symlinks.append((parts, entry.target, entry.mtime_ns))
             case EntryKind.HARD_LINK:
                 parts, target = self._names.add_hard_link(entry.name, entry.target)
-                self._create_hard_link(parts, target)
+                self._create_hard_link(parts, target, entry)
 
     def _create_file(self, parts: Parts, entry: Entry) -> None:
         self._meter.expect(entry.size)
@@ -119,7 +120,7 @@ class TreeWriter:
             os.fchmod(fd, entry.mode & _PERMISSIONS)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
-    def _create_hard_link(self, parts: Parts, target: Parts) -> None:
+    def _create_hard_link(self, parts: Parts, target: Parts, entry: Entry) -> None:
         target_fd = os.dup(self._enter(target[:-1]))
         try:
             os.link(
@@ -129,8 +130,35 @@ class TreeWriter:
                 dst_dir_fd=self._enter(parts[:-1]),
                 follow_symlinks=False,
             )
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Landlock before version 2 forbids every link from one directory to another.
+            self._copy(target_fd, target[-1], parts, entry)
         finally:
             os.close(target_fd)
+
+    def _copy(self, source_dir_fd: int, source_name: str, parts: Parts, entry: Entry) -> None:
+        """Create a file like one that is there; like a link it is counted as an entry, unlike one for its bytes too."""
+        source_fd = os.open(source_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_dir_fd)
+        with closing(os.fdopen(source_fd, "rb", buffering=0)) as source:
+            state = os.fstat(source_fd)
+            self._create_file(
+                parts,
+                Entry(
+                    name=entry.name,
+                    kind=EntryKind.FILE,
+                    mode=state.st_mode & _PERMISSIONS,
+                    mtime_ns=state.st_mtime_ns,
+                    size=state.st_size,
+                    content=self._counted(source),
+                ),
+            )
+
+    def _counted(self, source: Reader) -> Iterator[bytes]:
+        while chunk := source.read(CHUNK_BYTES):
+            self._meter.expanded(len(chunk))
+            yield chunk
 
     def _enter(self, parts: Parts) -> int:
         """A descriptor of the directory, created where needed; valid until the next call.

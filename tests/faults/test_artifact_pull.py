@@ -1,4 +1,4 @@
-"""Pulling from real servers that fail in every way, and the child process that must never outlive its task."""
+"""Pulling from real servers that fail in every way, and the two processes that must never outlive their task."""
 
 import asyncio
 import gzip
@@ -139,8 +139,19 @@ def into(tmp_path: Path) -> Path:
 
 
 def pullers() -> list[psutil.Process]:
-    """Children of this process that have not been reaped."""
-    return psutil.Process().children()
+    """The processes of a pull: the one that fetches, then the one that opens; those that have not been reaped."""
+    return psutil.Process().children(recursive=True)
+
+
+async def both(parent: psutil.Process | None = None) -> list[psutil.Process]:
+    """The two processes of a pull under way, once both are at work."""
+    root = parent or psutil.Process()
+
+    def found() -> list[psutil.Process]:
+        return root.children(recursive=True)
+
+    await until(lambda: len(found()) == 2 and "artifact.opener" in found()[1].cmdline(), "a puller and an opener")
+    return found()
 
 
 def files(into: Path) -> set[str]:
@@ -364,6 +375,15 @@ async def test_a_directory_that_is_not_empty_or_missing_is_refused_untouched(int
     assert "No such file" in str(await failure(reference("http://127.0.0.1:1/x"), into / "missing", ConfigError))
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether it has memory left to run code in, which a process gives up before it closes its files and is reaped."""
+    try:
+        Path(f"/proc/{process.pid}/exe").readlink()
+    except OSError:
+        return False
+    return process.is_running()
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Poll, for processes and kernels tell nobody."""
     deadline_s = time.monotonic() + 10
@@ -372,8 +392,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_cancel_returns_after_the_child_is_dead(into: Path) -> None:
-    """Even a second cancel, while the child is reaped, does not return before."""
+async def test_cancel_returns_after_both_processes_are_dead(into: Path) -> None:
+    """Even a second cancel, while they are reaped, does not return before."""
     started = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,13 +404,13 @@ async def test_cancel_returns_after_the_child_is_dead(into: Path) -> None:
         settings = PullSettings(stall_timeout_s=60)
         task = asyncio.create_task(pull(reference(url), into, settings=settings, on_progress=lambda _: None))
         await started.wait()
-        (child,) = pullers()
+        children = await both()
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert not child.is_running()
+    assert not any(is_at_work(child) for child in children)
     assert pullers() == []
 
 
@@ -417,21 +437,26 @@ async def test_an_error_in_the_callers_callback_ends_the_child(into: Path) -> No
     assert pullers() == []
 
 
-async def test_a_child_that_is_killed_is_a_passing_failure_that_says_how(into: Path) -> None:
-    started = asyncio.Event()
+@pytest.mark.parametrize("kind", ["puller_died", "opener_died"])
+async def test_a_process_that_is_killed_is_a_passing_failure_that_says_how(into: Path, kind: str) -> None:
+    """The out-of-memory killer, for one. Whether other bytes could have helped is known at the end of the artifact."""
+    killed = asyncio.Event()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        started.set()
-        await hang_within(reader, writer)
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD[:1000])
+        await killed.wait()
+        writer.write(GOOD[1000:])
 
     async with serving(answer) as url:
         settings = PullSettings(stall_timeout_s=60)
         task = asyncio.create_task(pull(reference(url), into, settings=settings, on_progress=lambda _: None))
-        await started.wait()
-        pullers()[0].kill()
+        fetching, opening = await both()
+        {"puller_died": fetching, "opener_died": opening}[kind].kill()
+        killed.set()
         with pytest.raises(TransientError, match="signal 9") as caught:
             await task
-    assert caught.value.kind == "puller_died"
+    assert caught.value.kind == kind
+    assert not any(is_at_work(child) for child in (fetching, opening))
     assert pullers() == []
 
 
@@ -447,7 +472,7 @@ asyncio.run(pull(ref, Path(sys.argv[2]), settings=PullSettings(), on_progress=la
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
-async def test_the_child_dies_with_its_parent(into: Path, sign: signal.Signals) -> None:
+async def test_both_processes_die_with_their_parent(into: Path, sign: signal.Signals) -> None:
     """kill -9 of the agent leaves no process that fills a directory which the next agent removes."""
     started = asyncio.Event()
     gone = asyncio.Event()
@@ -465,14 +490,14 @@ async def test_the_child_dies_with_its_parent(into: Path, sign: signal.Signals) 
             sys.executable, "-c", PARENT, msgspec.json.encode(ref).decode(), str(into)
         )
         await started.wait()
-        (child,) = psutil.Process(process.pid).children()
+        children = await both(psutil.Process(process.pid))
         process.send_signal(sign)
         await process.wait()
-        await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child's death")
+        await until(lambda: not any(is_at_work(child) for child in children), "the children's death")
         await asyncio.wait_for(gone.wait(), 10)
 
 
-async def test_the_child_dies_when_its_stdin_ends(into: Path) -> None:
+async def test_both_processes_die_when_the_pullers_stdin_ends(into: Path) -> None:
     """The second way, where the kernel's signal reaches nobody: the parent's end of the pipe closes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -487,5 +512,7 @@ async def test_the_child_dies_when_its_stdin_ends(into: Path) -> None:
         spec = Spec(ref=reference(url), settings=PullSettings(stall_timeout_s=60), parent_pid=os.getpid())
         process.stdin.write(msgspec.json.encode(spec) + b"\n")
         await process.stdin.drain()
+        _, opening = await both()
         process.stdin.close()
         assert await asyncio.wait_for(process.wait(), 20) == 1
+        await until(lambda: not is_at_work(opening), "the opener's death")
