@@ -57,7 +57,7 @@ from agent.slots import SlotKeeper
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
 from artifact import ArtifactRejected, HotcoldError, ManifestRef
-from artifact.pull import Local, LocalBase, Progress, pull
+from artifact.pull import Local, LocalBase, Progress, Puller
 from fleet import Order, Problem
 from swapper import Disk, Prepared, Release, Swapper
 
@@ -189,21 +189,22 @@ class Workshop:
         try:
             async with _translated("fetching"):
                 await self._run_hook("before_fetch", build_id=build.id)
-                prepared = await run_blocking(self._prepare, build, is_repull=is_repull)
-                release = prepared.release
-                async with self._left_on_failure(release, is_resumable=build.index is not None):
-                    is_secured = await pull(
-                        build,
-                        release.path,
-                        settings=self._settings().pull,
-                        on_progress=self._on_progress,
-                        local=await run_blocking(self._local, prepared, is_repull=is_repull),
-                        on_gaps=_warn_of_gaps,
-                    )
-                    durability = "done" if is_secured else self._settings().releases.durability
-                    return FetchFinished(
-                        tree_of(await run_blocking(self._swapper.complete, release, durability=durability))
-                    )
+                async with Puller() as puller:
+                    prepared = await run_blocking(self._prepare, build, is_repull=is_repull)
+                    release = prepared.release
+                    async with self._left_on_failure(puller, release, is_resumable=build.index is not None):
+                        is_secured = await puller.pull(
+                            build,
+                            release.path,
+                            settings=self._settings().pull,
+                            on_progress=self._on_progress,
+                            local=await run_blocking(self._local, prepared, is_repull=is_repull),
+                            on_gaps=_warn_of_gaps,
+                        )
+                        durability = "done" if is_secured else self._settings().releases.durability
+                        return FetchFinished(
+                            tree_of(await run_blocking(self._swapper.complete, release, durability=durability))
+                        )
         except HotcoldError as error:
             log.warning("fetch failed", build=build.id, kind=error.kind, error=str(error))
             return FetchFailed(problem_of(error), is_final=isinstance(error, ArtifactRejected))
@@ -236,7 +237,7 @@ class Workshop:
         self.observed.progress = progress
 
     @contextlib.asynccontextmanager
-    async def _left_on_failure(self, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:
+    async def _left_on_failure(self, puller: Puller, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:
         """Let `cold` go back to the standby, also when cancelled; what is in the tree stays if the next try can use it.
 
         A build that was refused is not tried again as it is: of it nothing stays.
@@ -244,6 +245,7 @@ class Workshop:
         try:
             yield
         except BaseException as failure:
+            await puller.end()  # nobody writes into the tree any more
             is_left = is_resumable and not isinstance(failure, ArtifactRejected)
             try:
                 await run_blocking(self._swapper.leave if is_left else self._swapper.abandon, release)

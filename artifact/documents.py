@@ -11,11 +11,11 @@ from typing import Final
 from artifact.contents import Base
 from artifact.errors import TransientError
 from artifact.index import Bucket, Root, decode_bucket, decode_root, digest_of
-from artifact.locate import index_url, patch_url
 from artifact.manifest import IndexRef, ManifestRef, PatchRef
 from artifact.patch import Patch, decode_patch
 from artifact.ranges import Places
 from artifact.table import Table
+from artifact.urls import index_url, patch_url
 
 GAP_BYTES: Final = 8 << 10
 """Buckets that are fetched although they are here, rather than asking twice."""
@@ -45,12 +45,23 @@ class Buckets:
 
 async def fetch_patch(places: Places, patch: PatchRef, on_bytes: Callable[[int], None]) -> Patch | None:
     """The patch; None where it cannot be had or is broken: one goes on without."""
-    whole = _Whole(patch.size, on_bytes)
     try:
-        await places.read(lambda url: patch_url(url, patch), 0, patch.size, whole)
-        return decode_patch(bytes(whole.data))
+        return decode_patch(await fetch_whole(places, lambda url: patch_url(url, patch), patch.size, on_bytes))
     except (TransientError, ValueError):
         return None
+
+
+async def fetch_whole(
+    places: Places, place: Callable[[str], str], size: int, on_bytes: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """A file of known size, unchecked.
+
+    Raises:
+        TransientError: no place has it.
+    """
+    whole = _Whole(size, on_bytes)
+    await places.read(place, 0, size, whole)
+    return bytes(whole.data)
 
 
 async def fetch_root(places: Places, ref: ManifestRef, index: IndexRef, on_bytes: Callable[[int], None]) -> Root:

@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,18 +22,18 @@ from artifact.contents import Base, LocalContents, PatchedContents
 from artifact.delivery import Delivery
 from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
 from artifact.errors import ArtifactRejected, TransientError
-from artifact.fetch import shown
 from artifact.filling import Filling
 from artifact.index import Root, decode_root, digest_of
 from artifact.limits import Limits
 from artifact.manifest import IndexRef, ManifestRef
-from artifact.patch import Patch
+from artifact.patch import Patch, decode_patch
 from artifact.plan import Plan, Planner, check_names
 from artifact.pullwire import Local, Progress, PullSettings
 from artifact.ranges import Places
 from artifact.statcheck import StatCheck
 from artifact.table import STAT_FIELDS, Stat, read_table, write_table
 from artifact.treefill import Tree
+from artifact.urls import shown
 from artifact.writeback import written_back
 
 _THREADS: Final = 3
@@ -61,6 +61,7 @@ class IndexedPull:
         local: what else is on this host.
         settings: limits and timeouts.
         on_progress: told how far it is.
+        patch: that was fetched already; empty: none was.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class IndexedPull:
         local: Local,
         settings: PullSettings,
         on_progress: Callable[[Progress], None],
+        patch: bytes = b"",
     ) -> None:
         self._ref = ref
         self._index = index
@@ -82,7 +84,8 @@ class IndexedPull:
         self._own = None if local.own_table is None else read_table(Path(local.own_table))
         self._check = None if self._own is None else StatCheck(self._own, into)
         self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
-        self._bytes_done = self._bytes_total = 0
+        self._patch = patch
+        self._bytes_done = self._bytes_total = len(patch)
 
     async def run(self) -> None:
         """Make the tree the build's, and write its table.
@@ -113,15 +116,27 @@ class IndexedPull:
 
     async def _find_root(self, places: Places) -> tuple[Root, _Used | None]:
         """The root; from a patch where there is one for a release that is here."""
+        if self._patch:
+            with suppress(ValueError):
+                found = self._from_patch(decode_patch(self._patch))
+                if found is not None:
+                    return found
         for reference in self._index.patches:
-            base = next((base for base in self._bases if base.digest == reference.base), None)
-            if base is None or base.table is None:
-                continue
-            patch = await fetch_patch(places, reference, self._received)
-            data = b"" if patch is None else patch.root(base.table.root.data)
-            if patch is not None and digest_of(data) == self._index.digest:
-                return decode_root(data, artifact_bytes=self._ref.size), _Used(patch, base)
+            if any(base.digest == reference.base for base in self._bases):
+                patch = await fetch_patch(places, reference, self._received)
+                found = None if patch is None else self._from_patch(patch)
+                if found is not None:
+                    return found
         return await fetch_root(places, self._ref, self._index, self._received), None
+
+    def _from_patch(self, patch: Patch) -> tuple[Root, _Used] | None:
+        base = next((base for base in self._bases if base.digest == f"sha256:{patch.base.hex()}"), None)
+        if base is None or base.table is None:
+            return None
+        data = patch.root(base.table.root.data)
+        if digest_of(data) != self._index.digest:
+            return None
+        return decode_root(data, artifact_bytes=self._ref.size), _Used(patch, base)
 
     async def _fill(
         self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin
 
 from artifact.errors import ConfigError, Refused
-from artifact.fetch import opened, shown
-from artifact.manifest import Manifest, ManifestRef, PatchRef, decode_manifest
+from artifact.fetch import opened
+from artifact.manifest import Manifest, ManifestRef, decode_manifest
 from artifact.pullwire import PullSettings
+from artifact.urls import shown
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
-INDEX_SUFFIX: Final = ".index"
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES: Final = ("http://", "https://", "file://")
 
@@ -82,26 +82,6 @@ def absolute(location: str) -> str:
             kind="bad_location",
         )
     return Path(location).absolute().as_uri()
-
-
-def index_url(url: str) -> str:
-    """Where the index of the artifact at `url` lies."""
-    return _appended(url, INDEX_SUFFIX)
-
-
-def patch_url(url: str, patch: PatchRef) -> str:
-    """Where a patch of the artifact at `url` lies."""
-    return _appended(url, patch_suffix(patch.base))
-
-
-def patch_suffix(base: str) -> str:
-    """What the name of a patch against the build with this index digest ends with."""
-    return f".from-{base.removeprefix('sha256:')[:16]}"
-
-
-def _appended(url: str, suffix: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=parts.path + suffix))
 
 
 def _quoted(url: str) -> str:

@@ -23,12 +23,12 @@ from artifact.entries import EntryKind
 from artifact.errors import ConfigError
 from artifact.framing import Sink, frame_tree, make_patch, workers_for
 from artifact.index import digest_of
-from artifact.locate import INDEX_SUFFIX, patch_suffix
 from artifact.manifest import IndexRef, Manifest, PatchRef, check_build_id, encode_manifest
 from artifact.previous import Previous
 from artifact.publish import HashingWriter, check_unused, publish, publish_data, published_manifest, unpublished
 from artifact.scan import Found, scan
 from artifact.tarwrite import END, header, padding, unchanged_content
+from artifact.urls import INDEX_SUFFIX, patch_suffix
 
 PACKED_FORMATS: Final = ("tar.zst", "tar.gz", "tar")
 DEFAULT_LEVELS: Final = {"tar.zst": 3, "tar.gz": 6, "tar": 1}

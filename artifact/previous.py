@@ -18,11 +18,13 @@ from urllib.parse import unquote, urlsplit
 import zstandard
 
 from artifact.errors import ConfigError, TransientError
-from artifact.fetch import SourceFailed, opened
+from artifact.fetch import opened
 from artifact.index import Bucket, Root, Row, decode_bucket, decode_root, digest_of, located
-from artifact.locate import index_url, load_manifest, reference
+from artifact.locate import load_manifest, reference
 from artifact.manifest import IndexRef, ManifestRef
 from artifact.pullwire import PullSettings
+from artifact.source import SourceFailed
+from artifact.urls import index_url
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -34,7 +34,7 @@ from artifact.pullwire import (
     as_error,
 )
 
-__all__ = ["Limits", "Local", "LocalBase", "Progress", "PullSettings", "pull"]
+__all__ = ["Limits", "Local", "LocalBase", "Progress", "PullSettings", "Puller", "pull"]
 
 _MAX_LINE_BYTES: Final = 256 << 10
 _STDERR_TAIL_BYTES: Final = 4096
@@ -50,77 +50,126 @@ async def pull(
     local: Local = _NOTHING,
     on_gaps: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> bool:
-    """Fill the existing directory `into` with the build that `ref` names.
+    """Start a process and have it fill `into`; see `Puller.pull`."""
+    async with Puller() as puller:
+        return await puller.pull(ref, into, settings=settings, on_progress=on_progress, local=local, on_gaps=on_gaps)
 
-    A build with an index is made of what this host lacks, and of what `local` names; `into` may then hold another
-    build, or what an interrupted pull left. Any other archive is received whole, into an empty directory.
 
-    Each url is tried once, in turn. When this returns, or raises, or is cancelled, no process works in `into` any
-    more; where this process is killed, the child dies with it. After an error or a cancel the contents of `into` are
-    unspecified, and of use for the next try if the build has an index.
+class Puller:
+    """A process that pulls one build. A context manager: it starts at once, so that it loads while others prepare.
 
-    Args:
-        ref: the build.
-        into: the directory to fill.
-        settings: limits and timeouts.
-        on_progress: called in this task, at most about ten times a second and once at the end of a download.
-        local: what may be used of this host, and where the table of the new tree goes.
-        on_gaps: called in this task for each url that is tried, with what this kernel lacks of the sandbox around the
-            process that opens the archive, a sentence each; empty where nothing is.
-
-    Returns:
-        Whether the tree is durable already; else that is left to the caller.
-
-    Raises:
-        TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
-            `connect_timeout`, `dns_failed`, `tls_failed`, `proxy_failed`, `bad_redirect`, `bad_url`, `stalled`,
-            `too_slow`, `truncated`, `size_mismatch`, `digest_mismatch`, `disk_full`, `disk_error`, `puller_died`,
-            `opener_died`.
-        ArtifactRejected: the build itself: `archive_broken`, `archive_hostile`, `archive_too_big`,
-            `archive_unstorable`; its digest was right, so that fetching it again cannot help.
-        ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`, `sandbox_incomplete`, `sandbox_failed`.
+    When the block ends, whichever way, the process is gone, and its own children; where this process is killed, they
+    die with it.
     """
-    spec = Spec(ref=ref, settings=settings, local=local, parent_pid=os.getpid())
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # else a directory `artifact` in the agent's working directory would be run
-        "-m",
-        "artifact.puller",
-        os.fspath(into),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        limit=_MAX_LINE_BYTES,
-        start_new_session=True,  # Ctrl-C in a terminal is the agent's to handle
-    )
-    stderr = asyncio.create_task(_tail(process), name="pull-stderr")
-    try:
-        result = await _converse(process, spec, on_progress, on_gaps)
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._stderr: asyncio.Task[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # else a directory `artifact` in the agent's working directory would be run
+            "-m",
+            "artifact.puller",
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,  # Ctrl-C in a terminal is the agent's to handle
+        )
+        self._stderr = asyncio.create_task(_tail(self._process), name="pull-stderr")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill the process and its children, and wait for that; fine if they have ended."""
+        assert self._process is not None  # noqa: S101 - entered
+        assert self._stderr is not None  # noqa: S101 - entered
+        if self._process.returncode is None or not self._stderr.done():
+            await _kill_and_reap(self._process, self._stderr)
+
+    async def pull(
+        self,
+        ref: ManifestRef,
+        into: Path,
+        *,
+        settings: PullSettings,
+        on_progress: Callable[[Progress], None],
+        local: Local = _NOTHING,
+        on_gaps: Callable[[tuple[str, ...]], None] = lambda _: None,
+    ) -> bool:
+        """Fill the existing directory `into` with the build that `ref` names. To be called once.
+
+        A build with an index is made of what this host lacks, and of what `local` names; `into` may then hold another
+        build, or what an interrupted pull left. Any other archive is received whole, into an empty directory.
+
+        When this returns, no process works in `into` any more; after an error or a cancel, when the block ends. What is
+        in `into` then is unspecified, and of use for the next try if the build has an index.
+
+        Args:
+            ref: the build.
+            into: the directory to fill.
+            settings: limits and timeouts.
+            on_progress: called in this task, at most about ten times a second and once at the end of a download.
+            local: what may be used of this host, and where the table of the new tree goes.
+            on_gaps: called in this task for each url that is tried, with what this kernel lacks of the sandbox around
+                the process that opens the archive, a sentence each; empty where nothing is.
+
+        Returns:
+            Whether the tree is durable already; else that is left to the caller.
+
+        Raises:
+            TransientError: the network or the disk: `artifact_unreachable`, `http_404` and its like, `connect_failed`,
+                `connect_timeout`, `dns_failed`, `tls_failed`, `proxy_failed`, `bad_redirect`, `bad_url`, `stalled`,
+                `too_slow`, `truncated`, `size_mismatch`, `digest_mismatch`, `disk_full`, `disk_error`, `puller_died`,
+                `opener_died`.
+            ArtifactRejected: the build itself: `archive_broken`, `archive_hostile`, `archive_too_big`,
+                `archive_unstorable`, `index_broken`; its digest was right, so that fetching it again cannot help.
+            ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`, `sandbox_incomplete`, `sandbox_failed`.
+        """
+        assert self._process is not None  # noqa: S101 - entered
+        assert self._stderr is not None  # noqa: S101 - entered
+        patch = b""
+        if ref.index is not None and ref.index.patches:
+            # Only now: an agent that never deploys a patch does not hold what it takes to read one.
+            from artifact.prefetch import prefetch_patch  # noqa: PLC0415
+
+            patch = await prefetch_patch(ref, local, settings)
+        spec = Spec(
+            ref=ref,
+            into=os.fspath(into),
+            settings=settings,
+            local=local,
+            parent_pid=os.getpid(),
+            patch_bytes=len(patch),
+        )
+        result = await _converse(self._process, spec, patch, on_progress, on_gaps)
         # It ends by itself now. A kill here could take the exit status away from asyncio, which reaps in a thread.
-        await process.wait()
-        last_words = await stderr
-    except BaseException:
-        await _kill_and_reap(process, stderr)
-        raise
-    match result:
-        case Finished(is_secured=is_secured):
-            return is_secured
-        case Failed():
-            raise as_error(result)
-        case None:
-            raise _died(process, ref, last_words)
+        await self._process.wait()
+        last_words = await self._stderr
+        match result:
+            case Finished(is_secured=is_secured):
+                return is_secured
+            case Failed():
+                raise as_error(result)
+            case None:
+                raise _died(self._process, ref, last_words)
 
 
 async def _converse(
     process: Process,
     spec: Spec,
+    patch: bytes,
     on_progress: Callable[[Progress], None],
     on_gaps: Callable[[tuple[str, ...]], None],
 ) -> Finished | Failed | None:
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101 - PIPE was asked for
     with suppress(BrokenPipeError, ConnectionResetError):  # dead already: its end of stdout says so
-        process.stdin.write(msgspec.json.encode(spec) + b"\n")
+        process.stdin.write(msgspec.json.encode(spec) + b"\n" + patch)
         await process.stdin.drain()
     decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
     async for line in process.stdout:

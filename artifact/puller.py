@@ -28,6 +28,7 @@ from artifact.lifeline import die_with_parent
 from artifact.manifest import ManifestRef
 from artifact.opening import Opening
 from artifact.pullwire import Confined, Finished, Progress, PullSettings, Spec, failed, send
+from artifact.source import SourceFailed
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 _WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
@@ -54,7 +55,6 @@ async def pull_from_any(
     opening = Opening.start(ref, into, settings, on_gaps=on_gaps)
     try:
         # Only now, so that the other process starts meanwhile: the HTTP client takes longer to load than all else.
-        from artifact.fetch import SourceFailed  # noqa: PLC0415
         from artifact.transfer import transfer  # noqa: PLC0415
 
         failures: list[SourceFailed] = []
@@ -121,14 +121,17 @@ def _die_at_end_of(fd: int) -> None:
 
 
 def main() -> int:
-    """Carry out the one `Spec` on stdin; the argument is the directory to fill."""
+    """Carry out the one `Spec` on stdin."""
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
-    with open(stdin, "rb", buffering=0, closefd=False) as lines:
-        spec = msgspec.json.decode(lines.readline(), type=Spec)
+    with open(stdin, "rb", closefd=False) as pipe:
+        line = pipe.readline()
+        if not line:
+            return 1  # nobody wants anything any more
+        spec = msgspec.json.decode(line, type=Spec)
+        patch = pipe.read(spec.patch_bytes)
     if not die_with_parent(spec.parent_pid):
         return 1
-    reporter = _Reporter(stdout)
-    work = _work(spec, Path(sys.argv[1]), reporter, stdout)  # before the first thread: it may fork
+    work = _work(spec, patch, stdout)  # before the first thread: it may fork
     threading.Thread(target=_die_at_end_of, args=(stdin,), name="die-with-parent", daemon=True).start()
     try:
         finished = asyncio.run(work())
@@ -139,15 +142,16 @@ def main() -> int:
     return 0
 
 
-def _work(spec: Spec, into: Path, reporter: _Reporter, stdout: int) -> Callable[[], Coroutine[None, None, Finished]]:
-    ref, settings = spec.ref, spec.settings
+def _work(spec: Spec, patch: bytes, stdout: int) -> Callable[[], Coroutine[None, None, Finished]]:
+    ref, into, settings = spec.ref, Path(spec.into), spec.settings
+    on_progress = _Reporter(stdout).progress
 
     async def pull_whole() -> Finished:
         await pull_from_any(
             ref,
             into,
             settings=settings,
-            on_progress=reporter.progress,
+            on_progress=on_progress,
             on_gaps=lambda gaps: send(stdout, Confined(gaps=gaps)),
         )
         return Finished()
@@ -157,7 +161,7 @@ def _work(spec: Spec, into: Path, reporter: _Reporter, stdout: int) -> Callable[
     os.umask(0)  # noqa: TID251 - this process makes files with the modes of their rows, and does nothing else
     gc.disable()  # what it makes it needs to the end, which comes soon
     sys.setrecursionlimit(_DEEPEST)
-    pull = IndexedPull(ref, ref.index, into, local=spec.local, settings=settings, on_progress=reporter.progress)
+    pull = IndexedPull(ref, ref.index, into, local=spec.local, settings=settings, on_progress=on_progress, patch=patch)
 
     async def pull_what_is_missing() -> Finished:
         try:

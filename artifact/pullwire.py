@@ -96,12 +96,23 @@ class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """The child's task. The directory to fill is its argument, where `ps` shows it."""
+    """The child's task.
+
+    Attributes:
+        ref: the build.
+        into: the directory to fill.
+        settings: limits and timeouts.
+        local: what may be used of this host.
+        parent_pid: with which it dies.
+        patch_bytes: of a patch that follows the line; 0: none does.
+    """
 
     ref: ManifestRef
+    into: str
     settings: PullSettings
     local: Local = Local()
     parent_pid: int
+    patch_bytes: int = 0
 
 
 class OpenTask(msgspec.Struct, frozen=True, kw_only=True):

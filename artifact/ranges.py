@@ -1,6 +1,6 @@
 """Owns reading ranges of a file from the places that have it, in turn, with retries.
 
-What the bytes should be is checked by those who ask; whole streams, and what failures mean, are `artifact.fetch`'s.
+What the bytes should be is checked by those who ask; asking servers is left to `artifact.httpranges`.
 """
 
 from __future__ import annotations
@@ -8,25 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from artifact.entries import CHUNK_BYTES
 from artifact.errors import TransientError
-from artifact.fetch import MAX_REDIRECTS, HttpBody, SourceFailed, advice, http_session, opened_path, shown, translated
 from artifact.pullwire import PullSettings
+from artifact.source import SourceFailed, opened_path
+from artifact.urls import shown
 
 ATTEMPTS: Final = 5
 """Rounds over all places for one range; then the whole pull is tried again later, and goes on from there."""
 
 _FIRST_PAUSE_S: Final = 0.1
-_PARTIAL, _OK = 206, 200
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class RangedFile(Protocol):
@@ -40,6 +36,11 @@ class RangedFile(Protocol):
         Raises (while iterating):
             SourceFailed: they cannot be had from here now.
         """
+
+
+class _Files(Protocol):
+    def file(self, url: str) -> RangedFile:
+        """The file at a url."""
 
 
 class Consumer(Protocol):
@@ -63,6 +64,7 @@ class Places:
         settings: timeouts and limits.
         chance: for the length of pauses.
         sleep: between rounds.
+        attempts: rounds over all places for one range.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class Places:
         *,
         chance: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._urls = urls
         self._settings = settings
         self._chance = chance
         self._sleep = sleep
+        self._attempts = attempts
         self._resources = AsyncExitStack()
-        self._session: aiohttp.ClientSession | None = None
+        self._http: _Files | None = None
         self._preferred = 0
 
     async def __aenter__(self) -> Self:
@@ -100,7 +104,7 @@ class Places:
             TransientError: no place gave it; the message names each one's last failure.
         """
         failures: dict[str, SourceFailed] = {}
-        for attempt in range(ATTEMPTS * len(self._urls)):
+        for attempt in range(self._attempts * len(self._urls)):
             number = (self._preferred + attempt) % len(self._urls)
             if attempt and attempt % len(self._urls) == 0:
                 ceiling_s = _FIRST_PAUSE_S * 2 ** (attempt // len(self._urls))
@@ -135,66 +139,16 @@ class Places:
     async def _file(self, url: str) -> RangedFile:
         if urlsplit(url).scheme == "file":
             return _LocalFile(url, self._resources.enter_context(opened_path(url)))
-        if self._session is None:
-            self._session = await self._resources.enter_async_context(http_session(self._settings))
-        return _HttpFile(url, self._session, self._settings)
+        if self._http is None:
+            # Only now: a pull that finds everything on this host does not pay for loading the client.
+            from artifact.httpranges import HttpFiles  # noqa: PLC0415
+
+            self._http = await self._resources.enter_async_context(HttpFiles(self._settings))
+        return self._http.file(url)
 
 
 _HOPELESS: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "bad_url", "no_ranges"})
 """Failures that no second try mends within seconds."""
-
-
-class _HttpFile:
-    def __init__(self, url: str, session: aiohttp.ClientSession, settings: PullSettings) -> None:
-        self.shown = shown(url)
-        self._url = url
-        self._session = session
-        self._settings = settings
-
-    async def read(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
-        if size == 0:
-            return
-        headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
-        with translated(self._url, self._settings):
-            async with asyncio.timeout(self._settings.stall_timeout_s):
-                response = await self._session.get(self._url, headers=headers, max_redirects=MAX_REDIRECTS)
-        async with response:
-            self._check(response, offset, size)
-            body = HttpBody(self._url, response, self._settings)
-            received = 0
-            while data := await body.chunk():
-                received += len(data)
-                if received > size:
-                    raise SourceFailed(f"{self.shown} gave more bytes than it was asked for", kind="bad_range")
-                yield data
-        if received < size:
-            raise SourceFailed(
-                f"{self.shown} ended after {received} of {size} bytes of a range: look at the server and at proxies",
-                kind="truncated",
-            )
-
-    def _check(self, response: aiohttp.ClientResponse, offset: int, size: int) -> None:
-        if response.status == _OK:
-            if offset == 0 and response.content_length == size:
-                return
-            raise SourceFailed(
-                f"{self.shown} answers a request for a range with the whole: the server, or a proxy before it, must "
-                "support ranges",
-                kind="no_ranges",
-            )
-        if response.status != _PARTIAL:
-            raise SourceFailed(
-                f"{self.shown} answered {response.status} {response.reason or ''!a}: {advice(response.status)}",
-                kind=f"http_{response.status}",
-            )
-        given = response.headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(given)
-        if match is None or (int(match[1]), int(match[2])) != (offset, offset + size - 1):
-            raise SourceFailed(
-                f"{self.shown} gave the range {given!a} where {offset}-{offset + size - 1} was asked for: is it "
-                "another file, or still being uploaded?",
-                kind="bad_range",
-            )
 
 
 class _LocalFile:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from artifact.errors import HotcoldError
-from artifact.fetch import Source, SourceFailed, opened, shown
+from artifact.fetch import Source, opened
 from artifact.manifest import ManifestRef
 from artifact.opening import Opening, blames_archive
 from artifact.pullwire import Progress, PullSettings
+from artifact.source import SourceFailed
+from artifact.urls import shown
 
 
 async def transfer(
