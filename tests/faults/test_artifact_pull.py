@@ -508,7 +508,8 @@ async def test_both_processes_die_when_the_pullers_stdin_ends(into: Path) -> Non
     )
     assert process.stdin is not None
     async with serving(hang_before) as url:
-        spec = Spec(ref=reference(url), into=str(into), settings=PullSettings(stall_timeout_s=60), parent_pid=os.getpid())
+        settings = PullSettings(stall_timeout_s=60)
+        spec = Spec(ref=reference(url), into=str(into), settings=settings, parent_pid=os.getpid())
         process.stdin.write(msgspec.json.encode(spec) + b"\n")
         await process.stdin.drain()
         _, opening = await both()
