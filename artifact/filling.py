@@ -20,7 +20,7 @@ from artifact.plan import Plan, Wanted
 from artifact.table import Stat
 from artifact.treefill import ContentDiffers, Tree
 
-_STAGING: Final = b".hotcold-moving"
+STAGING: Final = b".hotcold-moving"
 """Holds copies of files that move within the tree, until what is in their way has gone."""
 _BATCH: Final = 64
 
@@ -111,21 +111,21 @@ class Filling:
             return
         for wanted in plan.directories:
             tree.open_up(wanted.row.path)
-        tree.remove(_STAGING)
+        tree.remove(STAGING)
         self._stage_moved()
         for path in sorted(plan.removed):
             tree.remove(path)
         wanted_paths = frozenset(plan.paths)
         unknown = plan.doubtful if plan.spans else [wanted.row.path for wanted in plan.directories]
         for path in (b"", *unknown):
-            tree.clear(path, lambda name: name in wanted_paths or name == _STAGING)
+            tree.clear(path, lambda name: name in wanted_paths or name == STAGING)
         if not self._is_resumed:
             for wanted in plan.created:
                 tree.remove(wanted.row.path)
         for wanted in self._moved:
             tree.remove(wanted.row.path)
             self.note(wanted, tree.rename(_staged(wanted), wanted.row.path))
-        tree.remove(_STAGING)
+        tree.remove(STAGING)
 
     def _stage_moved(self) -> None:
         """Copy what the tree has under another path, before it is removed there."""
@@ -194,4 +194,4 @@ class Filling:
 
 
 def _staged(wanted: Wanted) -> bytes:
-    return b"%b/%d" % (_STAGING, wanted.entry)
+    return b"%b/%d" % (STAGING, wanted.entry)

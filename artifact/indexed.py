@@ -22,7 +22,7 @@ from artifact.contents import Base, LocalContents, PatchedContents
 from artifact.delivery import Delivery
 from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
 from artifact.errors import ArtifactRejected, TransientError
-from artifact.filling import Filling
+from artifact.filling import STAGING, Filling
 from artifact.index import Root, decode_root, digest_of
 from artifact.limits import Limits
 from artifact.manifest import IndexRef, ManifestRef
@@ -143,7 +143,7 @@ class IndexedPull:
     ) -> dict[int, Stat]:
         with ExitStack() as stack:
             executor = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="fill"))
-            directories = frozenset(wanted.row.path for wanted in plan.directories)
+            directories = frozenset((STAGING, *(wanted.row.path for wanted in plan.directories)))
             tree = Tree(self._into, directories, is_secured=self._local.is_secured)
             stack.callback(tree.close)
             if not self._local.is_secured and plan.content_bytes > _WORTH_WRITING_BACK_BYTES:
