@@ -144,6 +144,6 @@ def opened_chunks(path: bytes) -> Iterator[bytes]:
 
 def _files(tree: Path, table: Table, buckets: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
     prefix = os.fsencode(tree) + b"/"
-    for _, row in rows_of(table, buckets):
+    for row in rows_of(table, buckets):
         if row.kind == Kind.FILE:
             yield row.digest, prefix + row.path

@@ -20,6 +20,7 @@ from typing import Final
 
 from artifact.contents import Base, LocalContents, PatchedContents
 from artifact.delivery import Delivery
+from artifact.diskerrors import disk_error
 from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
 from artifact.errors import ArtifactRejected, TransientError
 from artifact.filling import STAGING, Filling
@@ -27,11 +28,11 @@ from artifact.index import Root, decode_root, digest_of
 from artifact.limits import Limits
 from artifact.manifest import IndexRef, ManifestRef
 from artifact.patch import Patch, decode_patch
-from artifact.plan import Plan, Planner, check_names
+from artifact.plan import Known, Plan, Planner, check_names
 from artifact.pullwire import Local, Progress, PullSettings
 from artifact.ranges import Places
 from artifact.statcheck import StatCheck
-from artifact.table import STAT_FIELDS, Stat, read_table, write_table
+from artifact.table import STAT_FIELDS, Entries, Stat, read_table, write_table
 from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
@@ -81,8 +82,9 @@ class IndexedPull:
         self._local = local
         self._settings = settings
         self._on_progress = on_progress
-        self._own = None if local.own_table is None else read_table(Path(local.own_table))
-        self._check = None if self._own is None else StatCheck(self._own, into)
+        self._known = None if local.own_table is None else _known(Path(local.own_table))
+        self._own = None if self._known is None else self._known.table
+        self._check = None if self._known is None else StatCheck(self._known.entries, into)
         self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
         self._patch = patch
         self._bytes_done = self._bytes_total = len(patch)
@@ -107,7 +109,7 @@ class IndexedPull:
                 on_bytes=self._received,
             )
             changed: set[int] = set() if self._check is None else self._check.changed()
-            plan = Planner(root, buckets.decoded, self._own, changed).plan()
+            plan = Planner(root, buckets.decoded, self._known, changed).plan()
             check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
             _check_space(self._into, plan)
             stats = await self._fill(plan, root, buckets, places, used)
@@ -175,25 +177,20 @@ class IndexedPull:
 
     def _write_table(self, plan: Plan, root: Root, buckets: Buckets, stats: dict[int, Stat]) -> None:
         numbers: array[int] = array("Q", bytes(8 * STAT_FIELDS * len(plan.paths)))
-        if self._own is not None:
+        if self._known is not None:
+            old = self._known.entries.stats
             for first, entries in plan.spans:
-                numbers[first * STAT_FIELDS : (first + len(entries)) * STAT_FIELDS] = self._own.stats[
+                numbers[first * STAT_FIELDS : (first + len(entries)) * STAT_FIELDS] = old[
                     entries.start * STAT_FIELDS : entries.stop * STAT_FIELDS
                 ]
         for entry, stat in stats.items():
             numbers[entry * STAT_FIELDS : (entry + 1) * STAT_FIELDS] = array("Q", stat)
-        if self._local.table is None:
-            return
-        write_table(
-            Path(self._local.table),
-            root=root,
-            buckets=[buckets.data[number] for number in range(len(root))],
-            starts=plan.starts,
-            paths=plan.paths,
-            stats=numbers,
-            links=plan.links,
-            recorded_ns=time.time_ns(),
-        )
+        if self._local.table is not None:
+            entries_now = Entries(plan.starts, plan.paths, numbers, plan.links, time.time_ns())
+            try:
+                write_table(Path(self._local.table), root, [buckets.data[at] for at in range(len(root))], entries_now)
+            except OSError as error:
+                raise disk_error(error, Path(self._local.table).parent, "writing the table") from error
 
     # --- progress -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +216,11 @@ class IndexedPull:
                 url=shown(self._ref.urls[0]),
             )
         )
+
+
+def _known(path: Path) -> Known | None:
+    table = read_table(path)
+    return None if table is None or table.entries is None else Known(table, table.entries)
 
 
 def _check_limits(root: Root, limits: Limits) -> None:

@@ -14,10 +14,22 @@ from typing import Final
 
 from artifact.index import Bucket, Kind, Root, Row, broken
 from artifact.names import MAX_COMPONENT_BYTES, NameTable, check_link, check_targets
-from artifact.table import Table, rows_of
+from artifact.table import Entries, Table
 
 _SUSPICIOUS: Final = re.compile(rb"\0/|/\0|//|\0\.{1,2}[/\0]|/\.{1,2}[/\0]|[^/\0]{%d}" % (MAX_COMPONENT_BYTES + 1))
 """In paths joined by NUL, with one before the first and one after the last."""
+
+
+_FEW: Final = 32
+"""So many names are searched for faster than all paths are hashed."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a table tells of a tree."""
+
+    table: Table
+    entries: Entries
 
 
 @dataclass(frozen=True)
@@ -74,25 +86,29 @@ class Planner:
     Args:
         root: of the build's index.
         bucket: decodes one of its buckets.
-        table: of the tree; None: nothing is known of it.
-        changed: numbers of the table's entries that cannot be trusted.
+        known: the tree's index and entries; None: nothing is known of it.
+        changed: numbers of the known entries that cannot be trusted.
     """
 
     def __init__(
-        self, root: Root, bucket: Callable[[int], Bucket], table: Table | None, changed: AbstractSet[int]
+        self, root: Root, bucket: Callable[[int], Bucket], known: Known | None, changed: AbstractSet[int]
     ) -> None:
         self._root = root
         self._bucket = bucket
-        self._table = table
+        self._entries = None if known is None else known.entries
         self._changed = changed
         self._plan = Plan()
         self._gone: dict[bytes, tuple[int, Row]] = {}
         self._held: dict[bytes, range] = {}
-        if table is not None:
+        if known is not None:
             wanted = frozenset(root.digests)
-            lost = [number for number, digest in enumerate(table.root.digests) if digest not in wanted]
-            self._gone = {row.path: (entry, row) for entry, row in rows_of(table, lost)}
-            self._held = {digest: table.entries_of(number) for number, digest in enumerate(table.root.digests)}
+            for number, digest in enumerate(known.table.root.digests):
+                entries = known.entries.of_bucket(number)
+                if digest in wanted:
+                    self._held[digest] = entries
+                else:
+                    rows = known.table.bucket(number).rows
+                    self._gone |= {row.path: (entry, row) for entry, row in zip(entries, rows, strict=True)}
 
     def plan(self) -> Plan:
         """What has to change.
@@ -104,10 +120,10 @@ class Planner:
         for number, digest in enumerate(self._root.digests):
             plan.starts.append(len(plan.paths))
             entries = self._held.get(digest)
-            if self._table is None or entries is None:
+            if self._entries is None or entries is None:
                 self._add_rows(number)
             else:
-                self._add_held(number, self._table.paths[entries.start : entries.stop], entries)
+                self._add_held(number, self._entries.paths[entries.start : entries.stop], entries)
         plan.starts.append(len(plan.paths))
         if len(plan.paths) != self._root.entries:
             raise broken(f"it has {len(plan.paths)} rows and speaks of {self._root.entries}")
@@ -162,9 +178,9 @@ class Planner:
             plan.directories.append(Wanted(entry, number, at, self._bucket(number).rows[at]))
 
     def _links(self) -> dict[bytes, bytes]:
-        present = frozenset(self._plan.paths)
-        former = {} if self._table is None else self._table.links
-        links = {path: target for path, target in former.items() if path in present}
+        links = {} if self._entries is None else dict(self._entries.links)
+        for path in self._plan.removed:
+            links.pop(path, None)
         for wanted in (*self._plan.created, *self._plan.directories):
             if wanted.row.kind == Kind.SYMLINK:
                 links[wanted.row.path] = wanted.row.target
@@ -194,8 +210,8 @@ def check_names(plan: Plan, *, allow_case_collisions: bool) -> None:
     is_plain = (
         joined.count(b"\0") == len(rows) + 1
         and _SUSPICIOUS.search(joined) is None
-        and len(frozenset(paths)) == len(paths)
-        and (allow_case_collisions or (joined.isascii() and len({path.lower() for path in paths}) == len(paths)))
+        and joined.isascii()
+        and _are_single(paths, [row.path for row in rows])
     )
     if is_plain:
         return
@@ -211,6 +227,14 @@ def check_names(plan: Plan, *, allow_case_collisions: bool) -> None:
                 names.add_file(name)
     if len(frozenset(paths)) != len(paths):
         raise broken("it lists a path twice")
+
+
+def _are_single(paths: Sequence[bytes], names: Sequence[bytes]) -> bool:
+    """Whether none of `names`, which are ASCII, is in `paths` twice, in whatever case."""
+    if len(names) > _FEW:
+        return len({path.lower() for path in paths}) == len(paths)
+    joined = b"\0%b\0" % b"\0".join(paths).lower()
+    return all(joined.count(b"\0%b\0" % name.lower()) == 1 for name in names)
 
 
 def _text(name: bytes) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from artifact.errors import TransientError
-from artifact.table import Table
+from artifact.table import Entries
 
 _WORTH_A_PROCESS: Final = 4000
 
@@ -21,16 +21,16 @@ class StatCheck:
     """A look that has begun. To be started before this process has threads; to be ended by `changed`.
 
     Args:
-        table: how the entries were.
+        entries: how they were.
         tree: where they are.
     """
 
-    def __init__(self, table: Table, tree: Path) -> None:
+    def __init__(self, entries: Entries, tree: Path) -> None:
         self._tree = tree
-        count = len(table.paths)
+        count = len(entries.paths)
         shares = max(1, min(len(os.sched_getaffinity(0)), count // _WORTH_A_PROCESS))
         bounds = [count * share // shares for share in range(shares + 1)]
-        self._looks = [_begin(table, tree, range(start, end)) for start, end in pairwise(bounds)]
+        self._looks = [_begin(entries, tree, range(start, end)) for start, end in pairwise(bounds)]
 
     def changed(self) -> set[int]:
         """The numbers of the entries that do not look as recorded. Blocks until all is looked at.
@@ -51,7 +51,7 @@ class StatCheck:
         return found
 
 
-def _begin(table: Table, tree: Path, entries: range) -> tuple[int, int]:
+def _begin(entries: Entries, tree: Path, share: range) -> tuple[int, int]:
     """Fork a process that writes the changed entries to a pipe; its pid and the pipe's end."""
     readable, writable = os.pipe()
     pid = os.fork()
@@ -61,7 +61,7 @@ def _begin(table: Table, tree: Path, entries: range) -> tuple[int, int]:
     status = 1
     try:
         os.close(readable)
-        data = array("Q", table.changed(tree, entries)).tobytes()
+        data = array("Q", entries.changed(tree, share)).tobytes()
         while data:
             data = data[os.write(writable, data) :]
         status = 0

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
+import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -27,19 +30,31 @@ STAT_FIELDS: Final = 4
 RACY_NS: Final = 20_000_000
 """Change times have the grain of the kernel's clock tick: what was written so shortly before may change unseen."""
 
-_MAGIC: Final = b"hotcold table\n"
+_MAGIC: Final = b"hotcold table 1\n"
 _DIGEST_BYTES: Final = 32
+_ROOT_DIGEST_CHARS: Final = len(digest_of(b""))
+_SIZE: Final = struct.Struct("<Q")
+_HEAD_BYTES: Final = len(_MAGIC) + _ROOT_DIGEST_CHARS + _SIZE.size + _DIGEST_BYTES
+"""The magic, the root's digest as in an order, the size of the index section, SHA-256 of the entries section."""
+_LOOKED_AT_TOGETHER: Final = 256
 _MODE: Final = 0o640
 _REPLACE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 Stat = tuple[int, int, int, int]
-"""Inode, size, modification time and change time in ns; of directories the size counts as 0."""
+"""Inode, size, modification time and change time in ns."""
 
 
-class _Document(msgspec.Struct, frozen=True, array_like=True):
+class _Index(msgspec.Struct, frozen=True, array_like=True):
+    """The first section: the index. It needs no checksum, for a digest is known of each part."""
+
     v: int
-    recorded_ns: int
     root: bytes
     buckets: list[bytes]
+
+
+class _Entries(msgspec.Struct, frozen=True, array_like=True):
+    """The second section: the entries."""
+
+    recorded_ns: int
     starts: list[int]
     paths: bytes
     stats: bytes
@@ -47,12 +62,10 @@ class _Document(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is known of one tree; entries stand in the order of buckets and of rows in them.
+class Entries:
+    """How the entries of a tree looked; they stand in the order of buckets and of rows in them.
 
     Attributes:
-        root: of the build's index.
-        buckets: each bucket's bytes, as in the index file.
         starts: number of each bucket's first entry; one more, the number of entries.
         paths: of all entries.
         stats: of all entries, `STAT_FIELDS` numbers each.
@@ -60,19 +73,13 @@ class Table:
         recorded_ns: when, by the clock that gives change times.
     """
 
-    root: Root
-    buckets: Sequence[bytes]
     starts: Sequence[int]
     paths: Sequence[bytes]
     stats: array[int]
     links: Mapping[bytes, bytes]
     recorded_ns: int
 
-    def bucket(self, number: int) -> Bucket:
-        """Decode one bucket."""
-        return decode_bucket(self.buckets[number], self.root.digests[number])
-
-    def entries_of(self, bucket: int) -> range:
+    def of_bucket(self, bucket: int) -> range:
         """The numbers of a bucket's entries."""
         return range(self.starts[bucket], self.starts[bucket + 1])
 
@@ -82,64 +89,96 @@ class Table:
         Meant for a process of its own: short names cost half of what paths from the root do.
         """
         os.chdir(tree)  # noqa: TID251 - the caller's promise
-        lstat, racy_ns, paths = os.lstat, self.recorded_ns - RACY_NS, self.paths
-        numbers = iter(self.stats[entries.start * STAT_FIELDS : entries.stop * STAT_FIELDS])
-        for entry, inode, size, mtime_ns, ctime_ns in zip(entries, numbers, numbers, numbers, numbers, strict=False):
+        for start in range(entries.start, entries.stop, _LOOKED_AT_TOGETHER):
+            part = range(start, min(start + _LOOKED_AT_TOGETHER, entries.stop))
+            recorded = self.stats[part.start * STAT_FIELDS : part.stop * STAT_FIELDS]
             try:
-                found = lstat(paths[entry])
+                found = array("Q", chain.from_iterable(map(stat_of, map(os.lstat, self.paths[part.start : part.stop]))))
             except OSError:
-                yield entry
-                continue
-            if (
-                found.st_ctime_ns != ctime_ns
-                or found.st_ino != inode
-                or found.st_mtime_ns != mtime_ns
-                or (found.st_size != size and not stat.S_ISDIR(found.st_mode))
-                or ctime_ns >= racy_ns
-            ):
-                yield entry
+                found = array("Q")
+            if found != recorded or max(recorded[STAT_FIELDS - 1 :: STAT_FIELDS]) >= self.recorded_ns - RACY_NS:
+                yield from (entry for entry in part if not self._is_unchanged(entry))
+
+    def _is_unchanged(self, entry: int) -> bool:
+        recorded = self.stats[entry * STAT_FIELDS : (entry + 1) * STAT_FIELDS]
+        try:
+            found = stat_of(os.lstat(self.paths[entry]))
+        except OSError:
+            return False
+        return found == tuple(recorded) and recorded[-1] < self.recorded_ns - RACY_NS
 
 
-def stat_of(found: os.stat_result) -> Stat:
-    """What a table keeps of a file's state."""
-    size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
-    return found.st_ino, size, found.st_mtime_ns, found.st_ctime_ns
+class Table:
+    """What is known of one tree: the index of its build, and its entries; each part is read when it is asked for.
+
+    Attributes:
+        root: of the build's index.
+        buckets: each bucket's bytes, as in the index file.
+    """
+
+    def __init__(self, root: Root, buckets: Sequence[bytes], entries: memoryview, digest: bytes) -> None:
+        self.root = root
+        self.buckets = buckets
+        self._entries = entries
+        self._digest = digest
+
+    def bucket(self, number: int) -> Bucket:
+        """Decode one bucket.
+
+        Raises:
+            ValueError: the table is damaged there.
+        """
+        return decode_bucket(self.buckets[number], self.root.digests[number])
+
+    @cached_property
+    def entries(self) -> Entries | None:
+        """How they looked; None where that cannot be relied on."""
+        if hashlib.sha256(self._entries).digest() != self._digest:
+            return None
+        try:
+            document = msgspec.msgpack.decode(self._entries, type=_Entries)
+        except msgspec.DecodeError:
+            return None
+        paths = document.paths.split(b"\0") if document.paths else []
+        stats: array[int] = array("Q")
+        stats.frombytes(document.stats)
+        is_sound = (
+            len(document.starts) == len(self.root) + 1
+            and document.starts[-1] == len(paths) == self.root.entries
+            and len(stats) == len(paths) * STAT_FIELDS
+        )
+        return Entries(document.starts, paths, stats, document.links, document.recorded_ns) if is_sound else None
 
 
-def write_table(
-    path: Path,
-    *,
-    root: Root,
-    buckets: Sequence[bytes],
-    starts: Sequence[int],
-    paths: Sequence[bytes],
-    stats: array[int],
-    links: Mapping[bytes, bytes],
-    recorded_ns: int,
-) -> None:
-    """Replace the table at `path`. Not durable: one that is torn by a power loss is found out by its checksum.
+stat_of: Final[Callable[[os.stat_result], Stat]] = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+"""What a table keeps of a file's state."""
+
+
+def write_table(path: Path, root: Root, buckets: Sequence[bytes], entries: Entries) -> None:
+    """Replace the table at `path`. Not durable: one that is torn by a power loss is found out.
 
     Raises:
         OSError: the old table is untouched.
     """
+    index = msgspec.msgpack.encode(_Index(VERSION, root.data, list(buckets)))
     body = msgspec.msgpack.encode(
-        _Document(
-            VERSION,
-            recorded_ns,
-            root.data,
-            list(buckets),
-            list(starts),
-            b"\0".join(paths),
-            stats.tobytes(),
-            dict(links),
+        _Entries(
+            entries.recorded_ns,
+            list(entries.starts),
+            b"\0".join(entries.paths),
+            entries.stats.tobytes(),
+            dict(entries.links),
         )
     )
+    head = (_MAGIC, root.digest.encode(), _SIZE.pack(len(index)), hashlib.sha256(body).digest())
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         # Not open(): this process may have no umask.
-        with os.fdopen(os.open(temporary, _REPLACE, _MODE), "wb") as file:
-            file.write(_MAGIC + digest_of(root.data).encode() + hashlib.sha256(body).digest())
-            file.write(body)
+        with os.fdopen(os.open(temporary, _REPLACE, _MODE), "wb", buffering=0) as file:
+            for part in (b"".join(head), index, body):
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[file.write(rest) :]
         temporary.replace(path)
     except OSError:
         with suppress(OSError):
@@ -150,47 +189,43 @@ def write_table(
 def read_table(path: Path) -> Table | None:
     """The table at `path`; None where there is none that can be relied on."""
     try:
-        data = path.read_bytes()
+        data = memoryview(path.read_bytes())
     except OSError:
         return None
-    body_at = len(_MAGIC) + len(digest_of(b"")) + _DIGEST_BYTES
-    body = memoryview(data)[body_at:]
-    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[body_at - _DIGEST_BYTES : body_at]:
+    if len(data) < _HEAD_BYTES or bytes(data[: len(_MAGIC)]) != _MAGIC:
         return None
+    size_at = len(_MAGIC) + _ROOT_DIGEST_CHARS
+    (index_bytes,) = _SIZE.unpack_from(data, size_at)
+    entries_at = _HEAD_BYTES + index_bytes
     try:
-        document = msgspec.msgpack.decode(body, type=_Document)
-        root = decode_root(document.root)
+        index = msgspec.msgpack.decode(data[_HEAD_BYTES:entries_at], type=_Index)
+        root = decode_root(index.root)
     except (msgspec.DecodeError, ArtifactRejected):
         return None
-    paths = document.paths.split(b"\0") if document.paths else []
-    stats: array[int] = array("Q")
-    stats.frombytes(document.stats)
-    starts = document.starts
     is_sound = (
-        document.v == VERSION
-        and len(document.buckets) + 1 == len(starts) == len(root) + 1
-        and starts[-1] == len(paths) == root.entries
-        and len(stats) == len(paths) * STAT_FIELDS
+        index.v == VERSION and len(index.buckets) == len(root) and root.digest.encode() == data[len(_MAGIC) : size_at]
     )
-    if not is_sound:
-        return None
-    return Table(root, document.buckets, starts, paths, stats, document.links, document.recorded_ns)
+    return (
+        Table(root, index.buckets, data[entries_at:], bytes(data[_HEAD_BYTES - _DIGEST_BYTES : _HEAD_BYTES]))
+        if is_sound
+        else None
+    )
 
 
 def read_table_digest(path: Path) -> str | None:
     """The digest of the index of the build that the table at `path` describes, without reading the rest."""
-    size = len(digest_of(b""))
     try:
         with path.open("rb") as file:
-            data = file.read(len(_MAGIC) + size)
+            data = file.read(len(_MAGIC) + _ROOT_DIGEST_CHARS)
     except OSError:
         return None
-    if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + size:
+    if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + _ROOT_DIGEST_CHARS:
         return None
     return data[len(_MAGIC) :].decode("ascii", "replace")
 
 
-def rows_of(table: Table, buckets: Sequence[int]) -> Iterator[tuple[int, Row]]:
-    """The rows of some buckets, with the numbers of their entries."""
+def rows_of(table: Table, buckets: Iterable[int]) -> Iterator[Row]:
+    """The rows of some buckets; those of damaged ones are left out."""
     for bucket in buckets:
-        yield from zip(table.entries_of(bucket), table.bucket(bucket).rows, strict=True)
+        with suppress(ValueError):
+            yield from table.bucket(bucket).rows
