@@ -20,7 +20,9 @@ from agent.hooks import Hook
 from agent.prove import ProbeSettings
 from artifact import ConfigError
 from artifact.limits import Limits
+from artifact.minisign import PublicKey, read_key_text
 from artifact.pull import PullSettings
+from artifact.trust import TrustedKeys
 from fleet import ConsulSettings, consul_settings
 from fleet.keys import check_name
 from swapper import Durability, Layout
@@ -104,6 +106,7 @@ class Document(_Table, frozen=True):
     state_dir: str | None = None
     socket: str | None = None
     stop_timeout_s: float = 20.0
+    trusted_keys: tuple[str, ...] = ()
     consul: ConsulTable = ConsulTable()
     fetch: FetchTable = FetchTable()
     drain: DrainSettings = DrainSettings()
@@ -128,7 +131,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the agent was told. `identity` needs a restart to change, the rest a SIGHUP."""
+    """Everything the agent was told. `identity` needs a restart to change, the rest a SIGHUP.
+
+    `trusted_keys` None: signatures are not looked at.
+    """
 
     identity: Identity
     fetch: FetchTable
@@ -140,6 +146,7 @@ class Settings:
     log: LogTable
     hooks: Mapping[HookPoint, Hook]
     stop_timeout_s: float
+    trusted_keys: TrustedKeys | None
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
@@ -244,7 +251,29 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         log=document.log,
         hooks=document.hooks,
         stop_timeout_s=document.stop_timeout_s,
+        trusted_keys=_trusted(document.trusted_keys),
     )
+
+
+def _trusted(texts: tuple[str, ...]) -> TrustedKeys | None:
+    # Files are read now: a key that is missing when an order comes would stop deploys at the worst moment.
+    keys = [_public_key(f'trusted_keys[{number}] = "{text}"', text) for number, text in enumerate(texts)]
+    return TrustedKeys(keys) if keys else None
+
+
+def _public_key(found: str, text: str) -> PublicKey:
+    is_path = text.startswith("/")
+    try:
+        return PublicKey.parse(read_key_text(Path(text)) if is_path else text)
+    except ConfigError as error:
+        raise ConfigError(f"{found}: {error}", kind=error.kind) from error
+    except ValueError as error:
+        allowed = (
+            "what `minisign` and `hotcold key new` write into a public key file"
+            if is_path
+            else "a minisign public key (RW and 54 more characters), or the absolute path of a file with one"
+        )
+        raise ConfigError(f"{found}: no minisign public key ({error}); allowed: {allowed}") from error
 
 
 def _absolute(key: str, text: str) -> Path:

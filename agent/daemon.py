@@ -167,7 +167,7 @@ class Daemon:
                 group.create_task(reporter.run(group), name="reports"),
                 group.create_task(slots.run(), name="slot"),
                 group.create_task(self._beat_for_ever(runner), name="beats"),
-                group.create_task(self._reload_for_ever(identity), name="reloads"),
+                group.create_task(self._reload_for_ever(identity, runner), name="reloads"),
             ]
             reporter.tell(runner.situation)
             self._notifier.ready(_status_line(runner.situation))
@@ -229,7 +229,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         loop.add_signal_handler(signal.SIGUSR1, lambda: post(RepullRequested()))
 
-    async def _reload_for_ever(self, identity: Identity) -> None:
+    async def _reload_for_ever(self, identity: Identity, runner: Runner) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
@@ -242,6 +242,7 @@ class Daemon:
                 log.error("configuration refused, the old one stays", error=str(error))  # noqa: TRY400 - says it all
             else:
                 self._settings, self._config_problem = settings, None
+                runner.reconsider()
                 configure_logs(settings.log, self._environment)
                 log.info("configuration read again")
             self._notifier.ready("configuration refused" if self._config_problem else "configuration read again")

@@ -29,11 +29,12 @@ from agent.events import (
     SlotLost,
 )
 from agent.jobs import Job, Jobs
+from agent.judging import judge, uphold, withdrawn
 from agent.memory import Hold, Memory
 from agent.states import STATE_NAMES, BackingOff, BuildRefused, Facts, Goal, GoingBack, Held, Model, RolledBack, Steady
 from agent.work import QueuedEffect, Workshop, problem_of, trees_on
 from artifact import HotcoldError, Refused
-from fleet import Entry, Order, Problem, check_obeyable, decode_order, wanted_build
+from fleet import Entry, Order, Problem
 from swapper import Swapper
 
 log = structlog.get_logger()
@@ -47,7 +48,8 @@ class Situation:
 
     Attributes:
         order: the order that is obeyed, None before the first.
-        order_problem: why the document in the tier's key is not obeyed, or None.
+        order_problem: why the document in the tier's key is not obeyed, or `order` no longer is; or None.
+        signer: id of the trusted key that signed the build that `order` asks for; None where no key is trusted.
         since: wall-clock time at which the state was entered.
         since_s: the same, monotonic.
     """
@@ -57,6 +59,7 @@ class Situation:
     order_problem: Problem | None
     since: datetime
     since_s: float
+    signer: str | None = None
 
     @property
     def state_name(self) -> str:
@@ -95,7 +98,12 @@ class _Beat:
     pass
 
 
-_Message = _Ended | _Seen | _Beat | Command
+@dataclass(frozen=True)
+class _Reconfigured:
+    pass
+
+
+_Message = _Ended | _Seen | _Reconfigured | _Beat | Command
 
 
 class Runner:
@@ -130,6 +138,7 @@ class Runner:
         self._jobs: Jobs[QueuedEffect, Outcome] = Jobs(workshop.perform, self._heard, self.post_beat)
         self._is_stopping = False
         self._at_rest = asyncio.Event()
+        self._seen: _Seen | None = None
         self.situation = Situation(Model(Facts(), Steady()), None, None, now(), clock())
 
     async def wake(self) -> tuple[str, ...]:
@@ -142,12 +151,11 @@ class Runner:
         disk = await run_blocking(self._swapper.look)
         order, strayed = self._own(recollection.order)
         facts = Facts(
-            goal=None if order is None else self._goal(order),
             refusal=recollection.refusal,
             hold=None if recollection.hold is None else recollection.hold.reason,
         ).with_trees(trees_on(disk))
-        self._workshop.order = order
-        self.situation = replace(self.situation, order=order)
+        if order is not None:
+            facts = replace(facts, goal=self._upheld(order))
         self._take(machine.wake(facts, is_out_of_service=recollection.absence is not None))
         return (*recollection.problems, *strayed, *disk.problems)
 
@@ -167,6 +175,10 @@ class Runner:
     def see(self, entry: Entry | None) -> None:
         """Tell what stands in the tier's key."""
         self._inbox.put_nowait(_Seen(entry))
+
+    def reconsider(self) -> None:
+        """Tell that the settings are others: what was obeyed or refused is judged again."""
+        self._inbox.put_nowait(_Reconfigured())
 
     def post(self, command: Command) -> None:
         """Tell what somebody wants."""
@@ -193,7 +205,10 @@ class Runner:
             case _Beat():
                 pass
             case _Seen(entry):
+                self._seen = message
                 await self._judge(entry)
+            case _Reconfigured():
+                await self._reconsider()
             case _Ended(job, outcome):
                 # The outcome of work that was cancelled meanwhile is no longer about anything.
                 if not job.is_cancelled:
@@ -213,23 +228,49 @@ class Runner:
             text = "the tier's key does not exist; what runs stays. `hotcold deploy` writes it"
             self._object(Problem(kind="order_absent", message=text))
             return
-        identity = self._settings().identity
         try:
-            order = decode_order(entry.value)
-            check_obeyable(order, app=identity.app, tier=identity.tier, highest=highest, now=self._now())
+            judged = judge(entry.value, self._settings(), highest=highest, now=self._now())
         except Refused as error:
             self._object(problem_of(error))
             return
+        order = judged.order
         if order != highest:
-            log.info("order", serial=order.serial, build=order.build.id, percent=order.percent, reason=order.reason)
+            log.info(
+                "order",
+                serial=order.serial,
+                build=order.build.id,
+                percent=order.percent,
+                reason=order.reason,
+                signed_by=judged.signer,
+            )
             try:
                 await run_blocking(self._memory.keep_order, order)
             except HotcoldError as error:
                 # A full disk must not stop a rollback. The price: a restart may obey an older order once.
                 log.warning("cannot record the order", serial=order.serial, error=str(error))
         self._workshop.order = order
-        self.situation = replace(self.situation, order=order, order_problem=None)
-        self._take(machine.advance(self.situation.model, OrderSeen(self._goal(order))))
+        self.situation = replace(self.situation, order=order, order_problem=None, signer=judged.signer)
+        self._take(machine.advance(self.situation.model, OrderSeen(judged.goal)))
+
+    async def _reconsider(self) -> None:
+        """Judge by the settings of now: first what is obeyed, then what stands in the key."""
+        if self.situation.order is not None:
+            goal = self._upheld(self.situation.order)
+            self._take(machine.advance(self.situation.model, OrderSeen(goal)))
+        if self._seen is not None:
+            await self._judge(self._seen.entry)
+
+    def _upheld(self, order: Order) -> Goal:
+        """What an order that was obeyed once asks of this host; to keep what runs, if nobody trusted vouches for it."""
+        self._workshop.order = order
+        self.situation = replace(self.situation, order=order, order_problem=None, signer=None)
+        try:
+            judged = uphold(order, self._settings())
+        except Refused as error:
+            self._object(problem_of(error))
+            return withdrawn(order)
+        self.situation = replace(self.situation, signer=judged.signer)
+        return judged.goal
 
     def _object(self, problem: Problem) -> None:
         if problem != self.situation.order_problem:
@@ -242,9 +283,6 @@ class Runner:
         if order is None or (order.app, order.tier) == (identity.app, identity.tier):
             return order, ()
         return None, (f"the remembered order is for {order.app}/{order.tier}: not obeyed here, its serial forgotten",)
-
-    def _goal(self, order: Order) -> Goal:
-        return Goal(order.serial, wanted_build(order, self._settings().identity.host), order.max_unavailable)
 
     async def _keep_hold(self, command: HoldPlaced | HoldLifted) -> None:
         if self._is_stopping:

@@ -143,6 +143,7 @@ def _order(situation: Situation, facts: Facts) -> dict[str, Any] | None:
         "by": order.by,
         "at": order.at,
         "percent": order.percent,
+        "signed_by": situation.signer,
     }
 
 

@@ -63,6 +63,7 @@ def pack(
     notes: str | None = None,
     previous: Previous | None = None,
     newest_s: int | None = None,
+    sign: Callable[[Manifest], str] | None = None,
 ) -> Manifest:
     """Write `<app>-<build_id>.<format>` and then `<app>-<build_id>.json` to the existing directory `out`.
 
@@ -87,6 +88,7 @@ def pack(
         notes: free text for people.
         previous: the build before; what did not change since keeps its modification time. For `tar.zst` alone.
         newest_s: later modification times are set to this (`SOURCE_DATE_EPOCH`); None: kept.
+        sign: gives the signature over what was packed, see `artifact.signing`; a manifest that is there gets it, too.
 
     Raises:
         ConfigError: `bad_name`, `bad_format`, `build_exists`, `no_tree`, `no_directory`, `out_in_tree`,
@@ -134,9 +136,7 @@ def pack(
         for suffix, data in companions.items():
             publish_data(data, out / f"{artifact.name}{suffix}")
         publish(file, artifact)
-    if published is not None and published.index == index:
-        return published
-    manifest = Manifest(
+    packed = Manifest(
         v=1,
         app=app,
         id=build_id,
@@ -149,7 +149,12 @@ def pack(
         notes=notes,
         index=index,
     )
-    publish_data(encode_manifest(manifest), document)
+    manifest = published if published is not None and published.index == index else packed
+    if sign is not None:
+        # Over what was just packed, whatever the manifest that is there says: anybody may have written it.
+        manifest = msgspec.structs.replace(manifest, signature=sign(packed))
+    if manifest != published:
+        publish_data(encode_manifest(manifest), document)
     return manifest
 
 

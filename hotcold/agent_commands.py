@@ -54,7 +54,7 @@ def check_config(file: Path) -> None:
 def _in_effect(settings: Settings) -> dict[str, str]:
     """The settings in words, without secrets: tokens and header values stay out of logs and screens."""
     identity, drain, releases = settings.identity, settings.drain, settings.releases
-    consul = identity.consul
+    consul, trusted = identity.consul, settings.trusted_keys
     token = f"token from {consul.token_file}" if consul.token_file else "with a token" if consul.token else "no token"
     waits = f"for workers of {len(drain.workers)} kinds, at most {drain.timeout_s:g} s, then {drain.policy}"
     hooks = (f"{point}: {Path(hook.argv[0]).name} ({hook.timeout_s:g} s)" for point, hook in settings.hooks.items())
@@ -67,6 +67,7 @@ def _in_effect(settings: Settings) -> dict[str, str]:
         "drain": waits if drain.workers else "waits for nobody: no workers are described",
         "probe": _proof(settings.probe),
         "hooks": ", ".join(hooks) or "none",
+        "trusts": "every build: signatures are not checked" if trusted is None else f"builds signed by {trusted}",
         "keeps": ", ".join([f"{releases.keep} releases", *(f"{name} (pinned)" for name in releases.pinned)]),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,12 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from artifact import ConfigError
+from artifact import ConfigError, Manifest
+from artifact.minisign import Signature
 from artifact.pack import PACKED_FORMATS, PackProgress, git_revision, pack
 from artifact.previous import opened_previous
 from hotcold.command import Command
+from hotcold.key_options import key_options, open_key
 from hotcold.terminal import console, many, size
 
 
@@ -24,6 +27,7 @@ from hotcold.terminal import console, many, size
     examples=[
         "hotcold pack ./build --app shop --id 2026-11-23.1 --out /srv/artifacts",
         "hotcold pack ./build --app shop --id 2026-11-23.1 --out ./out --url https://builds.example.com/shop",
+        "hotcold pack ./build --app shop --id 2026-11-23.1 --out ./out --key ci.key",
     ],
     exits={1: "the tree holds what no host would open, or the disk failed; nothing was left in DIR"},
 )
@@ -54,6 +58,7 @@ from hotcold.terminal import console, many, size
     metavar="MANIFEST",
     help="The build before, by its manifest's path or URL: hosts that have it then fetch only a patch.",
 )
+@key_options(is_required=False)
 def pack_command(
     *,
     tree: Path,
@@ -65,6 +70,8 @@ def pack_command(
     format_: str,
     level: int | None,
     against: str | None,
+    key: Path | None,
+    password_file: Path | None,
 ) -> None:
     """Make an artifact and its manifest of the directory TREE.
 
@@ -73,6 +80,7 @@ def pack_command(
     """
     if against is not None and format_ != "tar.zst":
         raise click.UsageError(f"--against makes a patch, which {format_} cannot have: leave --format away")
+    sign = None if key is None else _signing(key, password_file)
     with ExitStack() as stack:
         previous = None if against is None else stack.enter_context(opened_previous(against))
         show = stack.enter_context(_display(app, build_id))
@@ -90,6 +98,7 @@ def pack_command(
             notes=notes,
             previous=previous,
             newest_s=_source_date_epoch(os.environ),
+            sign=sign,
         )
     click.echo(f"manifest  {out / f'{app}-{build_id}.json'}")
     click.echo(f"artifact  {size(manifest.size)}, {manifest.format}, {show.summary}")
@@ -97,6 +106,8 @@ def pack_command(
         click.echo(f"patch     {size(patch.size)}, against {previous.id if previous else patch.base}")
     click.echo(f"digest    {manifest.digest}")
     click.echo(f"revision  {manifest.revision or 'unknown: not in a git work tree'}")
+    if key is not None and manifest.signature is not None:
+        click.echo(f"signed    by key {Signature.parse(manifest.signature).key_id}")
     for url in manifest.urls if url_base else ():
         click.echo(f"url       {url}")
 
@@ -112,6 +123,12 @@ def _source_date_epoch(environment: Mapping[str, str]) -> int | None:
             kind="bad_epoch",
         )
     return int(text)
+
+
+def _signing(key: Path, password_file: Path | None) -> Callable[[Manifest], str]:
+    from artifact.signing import signature_by  # noqa: PLC0415 - only who signs pays for it
+
+    return functools.partial(signature_by, open_key(key, password_file))
 
 
 class _Shown:

@@ -13,6 +13,9 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from artifact import ManifestRef, Refused
+from artifact.statement import comment
+from artifact.trust import read_signature
 from checkpoint import Commander, Placed, Progress, follow
 from fleet import Order, Store, StoreUnreachable
 from hotcold.command import Failure
@@ -55,6 +58,27 @@ def describe(placed: Placed) -> list[str]:
     return lines
 
 
+def doubts(order: Order) -> Iterator[str]:
+    """Say why hosts that trust keys will refuse the order, as far as that can be seen without their keys."""
+    rest = order.previous if order.cutoff < 1 else None
+    for build in dict.fromkeys((order.build, rest)):
+        doubt = None if build is None else _doubt(order.app, build)
+        if doubt is not None:
+            yield f"warning: {doubt}; hosts with `trusted_keys` will refuse it. Sign the manifest with `hotcold sign`"
+
+
+def _doubt(app: str, build: ManifestRef) -> str | None:
+    if build.signature is None:
+        return f"build {build.id} is not signed"
+    try:
+        signature = read_signature(build)
+    except Refused as error:
+        return str(error)
+    if signature.comment != comment(app, build.id):
+        return f"the signature of build {build.id} was made for something else: {signature.comment!r}"
+    return None
+
+
 async def conclude(store: Store, placed: Placed, wait_s: float | None) -> None:
     """Say what was ordered and either name the next command or wait until it is carried out.
 
@@ -64,6 +88,8 @@ async def conclude(store: Store, placed: Placed, wait_s: float | None) -> None:
     for line in describe(placed):
         click.echo(line)
     order = placed.order
+    for doubt in doubts(order):
+        click.echo(doubt, err=True)
     if wait_s is None:
         click.echo(f"watch it with: hotcold fleet --app {order.app} --tier {order.tier} --watch")
         return

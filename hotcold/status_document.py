@@ -33,7 +33,10 @@ class State(_Part, frozen=True):
 
 
 class Ordered(_Part, frozen=True):
-    """The order that is obeyed; `build`: what this host shall run, None: what it has."""
+    """The order that is obeyed.
+
+    `build`: what this host shall run, None: what it has. `signed_by`: the trusted key, None where none is asked for.
+    """
 
     serial: int
     build: str | None = None
@@ -41,6 +44,7 @@ class Ordered(_Part, frozen=True):
     by: str = ""
     at: str = ""
     percent: float = 100.0
+    signed_by: str | None = None
 
 
 class Tree(_Part, frozen=True):

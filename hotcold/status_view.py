@@ -151,6 +151,7 @@ def _wanted(status: Status, now: datetime) -> tuple[Text, Text]:
     facts = [f"order {order.serial} ({order.percent:g} %)"]
     facts += [f"by {order.by}"] if order.by else []
     facts += [ago(order.at, now)] if order.at else []
+    facts += [f"signed by key {order.signed_by}"] if order.signed_by else []
     return build, Text(", ".join(facts) + (f": {order.reason}" if order.reason else ""), "dim")
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from agent.config import HOOK_POINTS, load_settings, parse_settings
 from artifact import ConfigError
+from artifact.secretkey import SecretKey
 
+PUBLIC = SecretKey(b"\x01key-one", bytes(range(32))).public
+OTHER = SecretKey(b"\x02key-two", bytes(range(32, 64))).public
 MINIMAL = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
 
 
@@ -50,6 +53,18 @@ def test_everything_that_can_be_set() -> None:
     assert settings.releases.pinned == ("2026-11-23.1",)
 
 
+def test_trusted_keys_are_lines_and_files(tmp_path: Path) -> None:
+    """Several, as they stand in a key file or by its path; none means that signatures are not looked at."""
+    file = tmp_path / "ci.pub"
+    file.write_text(OTHER.text())
+
+    settings = parse_settings(MINIMAL + f'trusted_keys = ["{PUBLIC.line()}", "{file}"]\n', {})
+
+    assert str(settings.trusted_keys) == f"{PUBLIC.key_id}, {OTHER.key_id}"
+    assert parse_settings(MINIMAL + "trusted_keys = []\n", {}).trusted_keys is None
+    assert parse_settings(MINIMAL, {}).trusted_keys is None
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -77,6 +92,27 @@ def test_everything_that_can_be_set() -> None:
         (MINIMAL + "[fetch]\nretry_initial_s = 9\nretry_max_s = 3\n", "fetch.retry_max_s = 3.0"),
         (MINIMAL.replace("/srv/shop", "srv/shop"), 'root = "srv/shop": must be an absolute path'),
         (MINIMAL.replace('"shop"', '"sh op"'), "app 'sh op' cannot be used in a Consul key"),
+        (MINIMAL + 'trusted_keys = "RW"\n', "trusted_keys = 'RW': Expected `array`, got `str`"),
+        (MINIMAL + "trusted_keys = [1]\n", "trusted_keys[0] = 1: Expected `str`, got `int`"),
+        (
+            MINIMAL + f'trusted_keys = ["{PUBLIC.line()}", "keys/ci.pub"]\n',
+            (
+                'trusted_keys[1] = "keys/ci.pub": no minisign public key (a line is not Base64); allowed: '
+                "a minisign public key (RW and 54 more characters), or the absolute path of a file with one"
+            ),
+        ),
+        (
+            MINIMAL + f'trusted_keys = ["{PUBLIC.line()[:-1]}"]\n',
+            f'trusted_keys[0] = "{PUBLIC.line()[:-1]}": no minisign public key (a line is not Base64); allowed: ',
+        ),
+        (
+            MINIMAL + 'trusted_keys = ["/nonexistent/ci.pub"]\n',
+            'trusted_keys[0] = "/nonexistent/ci.pub": /nonexistent/ci.pub: cannot be read as a key: No such file',
+        ),
+        (
+            MINIMAL + 'trusted_keys = ["/dev/null"]\n',
+            'trusted_keys[0] = "/dev/null": no minisign public key (a line has 0 bytes instead of 42',
+        ),
         (MINIMAL.replace('app = "shop"\n', ""), "Object missing required field `app`"),
         (MINIMAL + "[", "not valid TOML"),
     ],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,23 +19,32 @@ import pytest
 from click.testing import CliRunner
 
 from artifact import ArtifactRejected, ConfigError, HotcoldError, decode_manifest
+from artifact.secretkey import SecretKey
 from hotcold.command import Command
 from hotcold.main import COMMANDS, cli
 
-# The demo's command is shown by its own tests.
-NAMES = [name for name in COMMANDS if name != "demo"]
+
+def sub_commands() -> Iterator[tuple[tuple[str, ...], Command]]:
+    """Every sub-command with its name, which is two words inside a group."""
+    context = click.Context(cli)
+    for name in COMMANDS:
+        if name == "demo":  # shown by its own tests
+            continue
+        found = cli.get_command(context, name)
+        members = (
+            {(name, inner): found.get_command(context, inner) for inner in found.list_commands(context)}
+            if isinstance(found, click.Group)
+            else {(name,): found}
+        )
+        for words, command in members.items():
+            assert isinstance(command, Command)
+            yield words, command
 
 
-def command(name: str) -> Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert isinstance(found, Command)
-    return found
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_help_ends_with_examples_that_parse(name: str) -> None:
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in sub_commands()])
+def test_help_ends_with_examples_that_parse(name: tuple[str, ...], command: Command) -> None:
     """Every example is a command line that the sub-command accepts as it stands."""
-    shown = CliRunner().invoke(cli, [name, "--help"])
+    shown = CliRunner().invoke(cli, [*name, "--help"])
     assert shown.exit_code == 0
     examples = re.split(r"Examples?:\n", shown.stdout)[1]
     assert "Exit codes:" in shown.stdout
@@ -42,8 +52,16 @@ def test_help_ends_with_examples_that_parse(name: str) -> None:
     for line in examples.replace("\\\n", " ").splitlines():
         first = re.split(r" (?:\||&&) ", line.strip())[0]
         words = shlex.split(first)
-        assert words[:2] == ["hotcold", name]
-        command(name).make_context(name, words[2:])
+        assert words[: 1 + len(name)] == ["hotcold", *name]
+        command.make_context(name[-1], words[1 + len(name) :])
+
+
+def test_a_group_shows_its_sub_commands_and_examples() -> None:
+    """As the whole command does."""
+    shown = CliRunner().invoke(cli, ["key", "--help"])
+    assert shown.exit_code == 0
+    assert re.findall(r"^  ([a-z-]+)  +\S", shown.stdout.partition("Commands:")[2], re.MULTILINE) == ["new", "show"]
+    assert "hotcold key new ci.key" in shown.stdout.partition("Example:")[2]
 
 
 def test_the_list_names_every_command() -> None:
@@ -71,6 +89,23 @@ def test_an_agent_does_not_carry_what_draws() -> None:
     assert not {"checkpoint", "hotcold.terminal", "rich.live", "rich.progress"} & loaded_by(
         "agent", "--config", "/nonexistent/x.toml"
     )
+
+
+def test_who_neither_signs_nor_trusts_does_not_load_the_library_of_signatures(tmp_path: Path) -> None:
+    """An agent that trusts no keys, a deploy, and packing without a key."""
+    plain, trusting = tmp_path / "plain.toml", tmp_path / "trusting.toml"
+    plain.write_text(CONFIG)
+    trusting.write_text(f'trusted_keys = ["{SecretKey.generate().public.line()}"]\n{CONFIG}')
+    pack = ["pack", str(tmp_path), "--app", "shop", "--id", "b1", "--out", "/nonexistent"]
+    for arguments in (
+        ["check-config", str(plain)],
+        ["agent", "--config", "/nonexistent/x.toml"],
+        ["deploy", "--help"],
+        pack,
+    ):
+        assert "nacl" not in loaded_by(*arguments)
+    for arguments in (["check-config", str(trusting)], ["key", "new", str(tmp_path / "k"), "--no-password"]):
+        assert "nacl" in loaded_by(*arguments)
 
 
 def test_help_and_status_do_not_load_the_client_of_consul() -> None:
@@ -142,7 +177,17 @@ def test_check_config_shows_what_is_in_effect_without_secrets(tmp_path: Path) ->
     assert shown["consul"] == "https://consul.example.com:8501, with a token"
     assert shown["probe"] == "http://127.0.0.1:8080/healthz answers 200, 3 in a row within 60 s"
     assert shown["hooks"] == "staged: warm (60 s)"
+    assert shown["trusts"] == "every build: signatures are not checked"
     assert "secret" not in result.stdout
+
+
+def test_check_config_shows_the_trusted_keys(tmp_path: Path) -> None:
+    """By id, as `hotcold key show` and minisign do."""
+    one, other = (SecretKey.generate().public for _ in range(2))
+    file = tmp_path / "shop.toml"
+    file.write_text(f'trusted_keys = ["{one.line()}", "{other.line()}"]\n{CONFIG}')
+    result = CliRunner().invoke(cli, ["check-config", str(file)], env={"CONSUL_HTTP_TOKEN_FILE": None})
+    assert f"  trusts   builds signed by {one.key_id}, {other.key_id}\n" in result.stdout
 
 
 @pytest.mark.parametrize(

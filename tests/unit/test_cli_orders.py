@@ -12,10 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from artifact import Manifest, encode_manifest
+from artifact import Manifest, decode_manifest, encode_manifest
+from artifact.secretkey import SecretKey
+from artifact.signing import signature_by
 from fleet.keys import tier_key
 from hotcold.main import cli
 from tests.commander_world import World, problem, report, world, write_reports
@@ -89,7 +92,69 @@ def test_a_local_artifact_is_pointed_out(run: Run, manifest: Callable[..., Path]
     assert order is not None
     assert order.build.urls[0] == manifest("b1").with_suffix(".tar").as_uri()
     served = run("deploy", manifest("b2", url="https://builds.example.com/b2.tar"), *prod())
-    assert served.stderr == ""
+    assert "only hosts" not in served.stderr
+
+
+KEY_PAIR = SecretKey(b"\x01key-one", bytes(range(32)))
+REFUSED = "hosts with `trusted_keys` will refuse it. Sign the manifest with `hotcold sign`"
+
+
+def signed(path: Path) -> Path:
+    described = decode_manifest(path.read_bytes())
+    path.write_bytes(encode_manifest(msgspec.structs.replace(described, signature=signature_by(KEY_PAIR, described))))
+    return path
+
+
+def test_a_build_without_a_good_signature_is_pointed_out(run: Run, manifest: Callable[..., Path], store: World) -> None:
+    """As far as that can be seen without the hosts' keys; it is ordered all the same, for hosts that trust none."""
+    url = "https://builds.example.com/x.tar"
+    assert run("deploy", signed(manifest("b1", url=url)), *prod()).stderr == ""
+    plain = run("deploy", manifest("b2", url=url), *prod())
+    assert plain.stderr == f"warning: build b2 is not signed; {REFUSED}\n"
+    borrowed = manifest("b3", url=url)
+    other = decode_manifest(signed(manifest("b1", url=url)).read_bytes()).signature
+    borrowed.write_bytes(
+        encode_manifest(msgspec.structs.replace(decode_manifest(borrowed.read_bytes()), signature=other))
+    )
+    assert run("deploy", borrowed, *prod()).stderr == (
+        f"warning: the signature of build b3 was made for something else: 'hotcold app:shop build:b1'; {REFUSED}\n"
+    )
+    borrowed.write_bytes(
+        encode_manifest(msgspec.structs.replace(decode_manifest(borrowed.read_bytes()), signature="junk"))
+    )
+    assert "warning: the signature of build b3 is no minisign signature" in run("deploy", borrowed, *prod()).stderr
+    order = store.order(KEY)
+    assert order is not None
+    assert order.serial == 4
+
+
+def test_the_build_for_the_rest_is_looked_at_too(run: Run, manifest: Callable[..., Path]) -> None:
+    """Once nobody runs it, it does not matter."""
+    url = "https://builds.example.com/x.tar"
+    run("deploy", manifest("b1", url=url), *prod())
+    part = run("deploy", signed(manifest("b2", url=url)), *prod("--percent", 10))
+    assert part.stderr == f"warning: build b1 is not signed; {REFUSED}\n"
+    assert run("deploy", signed(manifest("b2", url=url)), *prod()).stderr == ""
+
+
+def test_a_rollback_carries_the_signature_and_points_out_where_there_is_none(
+    run: Run, store: World, manifest: Callable[..., Path]
+) -> None:
+    """The order's reference is that of the first deploy, unchanged."""
+    url = "https://builds.example.com/x.tar"
+    run("deploy", signed(manifest("b1", url=url)), *prod())
+    first = store.order(KEY)
+    run("deploy", signed(manifest("b2", url=url)), *prod())
+    result = run("rollback", *prod("--reason", "back"))
+    order = store.order(KEY)
+    assert first is not None
+    assert order is not None
+    assert (order.build, result.stderr) == (first.build, "")
+    assert order.build.signature is not None
+
+    run("deploy", manifest("b3", url=url), *prod())
+    run("deploy", signed(manifest("b4", url=url)), *prod())
+    assert f"warning: build b3 is not signed; {REFUSED}\n" in run("rollback", *prod("--reason", "back")).stderr
 
 
 WRONG_DEPLOYS = [
