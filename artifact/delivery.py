@@ -141,7 +141,7 @@ class Delivery:
                 await self._fetch_small(run)
 
     async def _fetch_small(self, run: Run) -> None:
-        def take(number: int, frame: bytes) -> None:
+        def take(number: int, frame: bytearray) -> None:
             wanted = run.wanted.get(number)
             if wanted is None:  # only fetched because it lies between two that are wanted
                 return
@@ -156,7 +156,7 @@ class Delivery:
         file = self._tree.begin_file(wanted.row)
         missing = wanted.row.size
 
-        def take(number: int, frame: bytes) -> None:
+        def take(number: int, frame: bytearray) -> None:
             nonlocal missing
             offset = wanted.row.offset if number == run.frames.start else 0
             part = memoryview(self._plain(number, frame))[offset : offset + missing]
@@ -170,11 +170,11 @@ class Delivery:
             file.abandon()
             raise
 
-    async def _read(self, run: Run, take: Callable[[int, bytes], None]) -> None:
+    async def _read(self, run: Run, take: Callable[[int, bytearray], None]) -> None:
         start, end = self._root.frame_offsets[run.frames.start], self._root.frame_offsets[run.frames.stop]
         loop = asyncio.get_running_loop()
 
-        async def taken(number: int, frame: bytes) -> bool:
+        async def taken(number: int, frame: bytearray) -> bool:
             """In a thread, which is waited for even where this is cancelled: it writes into the tree."""
 
             def work() -> bool:
@@ -192,7 +192,7 @@ class Delivery:
             _Frames(run.frames, self._root.frame_sizes, on_bytes=self._on_bytes, take=taken),
         )
 
-    def _plain(self, number: int, frame: bytes) -> bytes:
+    def _plain(self, number: int, frame: bytearray) -> bytes:
         expected = self._root.plain_sizes[number]
         try:
             if zstandard.frame_content_size(frame) != expected:
@@ -218,30 +218,37 @@ class _Frames:
         sizes: Sequence[int],
         *,
         on_bytes: Callable[[int], None],
-        take: Callable[[int, bytes], Awaitable[bool]],
+        take: Callable[[int, bytearray], Awaitable[bool]],
     ) -> None:
-        self._ahead = list(reversed(frames))
+        self._frames = iter(frames)
         self._sizes = sizes
         self._on_bytes = on_bytes
         self._take = take
         self.accepted_bytes = 0
+        self._next()
 
     async def consume(self, chunks: AsyncIterator[bytes]) -> None:
         """Take each frame that is complete; return at the first one that is wrong."""
-        parts: list[bytes] = []
-        size = 0
+        self._filled = 0
         async for chunk in chunks:
             self._on_bytes(len(chunk))
-            parts.append(chunk)
-            size += len(chunk)
-            while self._ahead and size >= self._sizes[self._ahead[-1]]:
-                joined = parts[0] if len(parts) == 1 else b"".join(parts)
-                frame, rest = joined[: self._sizes[self._ahead[-1]]], joined[self._sizes[self._ahead[-1]] :]
-                parts, size = [rest], len(rest)
-                if not await self._take(self._ahead[-1], frame):
-                    return
-                self._ahead.pop()
-                self.accepted_bytes += len(frame)
+            rest = memoryview(chunk)
+            while rest and self._number is not None:
+                # Every byte is copied once, into the place where the frame is then read.
+                part = rest[: len(self._frame) - self._filled]
+                self._frame[self._filled : self._filled + len(part)] = part
+                self._filled += len(part)
+                rest = rest[len(part) :]
+                if self._filled == len(self._frame):
+                    if not await self._take(self._number, self._frame):
+                        return
+                    self.accepted_bytes += len(self._frame)
+                    self._next()
+
+    def _next(self) -> None:
+        self._number = next(self._frames, None)
+        self._frame = bytearray(0 if self._number is None else self._sizes[self._number])
+        self._filled = 0
 
 
 async def finished(work: asyncio.Future[_Done]) -> _Done:

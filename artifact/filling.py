@@ -7,6 +7,7 @@ interrupted leaves a tree that the next try compares anew.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final, TypeVar
@@ -17,7 +18,7 @@ from artifact.contents import LocalContents, PatchedContents
 from artifact.delivery import Delivery, finished, plan_runs
 from artifact.index import Kind, Root, Row
 from artifact.plan import Plan, Wanted
-from artifact.table import Stat
+from artifact.table import STAT_FIELDS, Stat
 from artifact.treefill import ContentDiffers, Tree
 
 STAGING: Final = b".hotcold-moving"
@@ -40,7 +41,8 @@ class Filling:
         executor: for all that blocks.
 
     Attributes:
-        stats: of every entry that was made or found right, by its number.
+        stats: `STAT_FIELDS` numbers of every entry that was made or found right; zeros of the others.
+        done_count: how many those are.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class Filling:
         self._is_resumed = is_resumed
         self._executor = executor
         self._moved: list[Wanted] = []
-        self.stats: dict[int, Stat] = {}
+        self.stats: array[int] = array("Q", bytes(8 * STAT_FIELDS * len(plan.paths)))
+        self.done_count = 0
 
     async def fill(self, delivery: Delivery, on_total: Callable[[int], None]) -> None:
         """Do it. No thread works in the tree any more when this returns or raises.
@@ -99,7 +102,9 @@ class Filling:
 
     def note(self, wanted: Wanted, stat: Stat) -> None:
         """Take down that an entry is right."""
-        self.stats[wanted.entry] = stat
+        at = wanted.entry * STAT_FIELDS
+        self.stats[at : at + STAT_FIELDS] = array("Q", stat)
+        self.done_count += 1  # for progress alone: threads may miss one
 
     async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
         return await finished(asyncio.get_running_loop().run_in_executor(self._executor, work))
@@ -141,8 +146,8 @@ class Filling:
         """Make the files of which this host has the contents; return the others."""
         missing = []
         for wanted in files:
-            if wanted.entry in self.stats:
-                continue
+            if self.stats[wanted.entry * STAT_FIELDS]:
+                continue  # an inode's number is never 0
             stat = self._adopted(wanted) or self._made(wanted)
             if stat is None:
                 missing.append(wanted)

@@ -11,7 +11,7 @@ import os
 import random
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from artifact.plan import Known, Plan, Planner, check_names
 from artifact.pullwire import Local, Progress, PullSettings
 from artifact.ranges import Places
 from artifact.statcheck import StatCheck
-from artifact.table import STAT_FIELDS, Entries, Stat, read_table, write_table
+from artifact.table import STAT_FIELDS, Entries, read_table, write_table
 from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
@@ -140,9 +140,7 @@ class IndexedPull:
             return None
         return decode_root(data, artifact_bytes=self._ref.size), _Used(patch, base)
 
-    async def _fill(
-        self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None
-    ) -> dict[int, Stat]:
+    async def _fill(self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None) -> array[int]:
         with ExitStack() as stack:
             executor = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="fill"))
             directories = frozenset((STAGING, *(wanted.row.path for wanted in plan.directories)))
@@ -175,18 +173,17 @@ class IndexedPull:
                 reports.cancel()
             return filling.stats
 
-    def _write_table(self, plan: Plan, root: Root, buckets: Buckets, stats: dict[int, Stat]) -> None:
-        numbers: array[int] = array("Q", bytes(8 * STAT_FIELDS * len(plan.paths)))
+    def _write_table(self, plan: Plan, root: Root, buckets: Buckets, stats: array[int]) -> None:
         if self._known is not None:
             old = self._known.entries.stats
+            made = {wanted.entry for wanted in (*plan.created, *plan.directories)}
             for first, entries in plan.spans:
-                numbers[first * STAT_FIELDS : (first + len(entries)) * STAT_FIELDS] = old[
-                    entries.start * STAT_FIELDS : entries.stop * STAT_FIELDS
-                ]
-        for entry, stat in stats.items():
-            numbers[entry * STAT_FIELDS : (entry + 1) * STAT_FIELDS] = array("Q", stat)
+                for part, old_part in _parts(first, entries, made):
+                    stats[part.start * STAT_FIELDS : part.stop * STAT_FIELDS] = old[
+                        old_part.start * STAT_FIELDS : old_part.stop * STAT_FIELDS
+                    ]
         if self._local.table is not None:
-            entries_now = Entries(plan.starts, plan.paths, numbers, plan.links, time.time_ns())
+            entries_now = Entries(plan.starts, plan.paths, stats, plan.links, time.time_ns())
             try:
                 write_table(Path(self._local.table), root, [buckets.data[at] for at in range(len(root))], entries_now)
             except OSError as error:
@@ -203,7 +200,7 @@ class IndexedPull:
     async def _report_for_ever(self, plan: Plan, filling: Filling) -> None:
         kept = len(plan.paths) - len(plan.created) - len(plan.directories)
         while True:
-            self._report(kept + len(filling.stats), len(plan.paths))
+            self._report(kept + filling.done_count, len(plan.paths))
             await asyncio.sleep(_PROGRESS_INTERVAL_S)
 
     def _report(self, files_done: int, files_total: int | None = None) -> None:
@@ -216,6 +213,15 @@ class IndexedPull:
                 url=shown(self._ref.urls[0]),
             )
         )
+
+
+def _parts(first: int, entries: range, made: set[int]) -> Iterator[tuple[range, range]]:
+    """The parts of a span in which nothing was made, with the old numbers of their entries."""
+    start = first
+    for entry in (*sorted(made.intersection(range(first, first + len(entries)))), first + len(entries)):
+        if entry > start:
+            yield range(start, entry), entries[start - first : entry - first]
+        start = entry + 1
 
 
 def _known(path: Path) -> Known | None:

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from artifact.allocation import keep_freed_memory
 from artifact.diskerrors import disk_error
 from artifact.errors import ConfigError, HotcoldError, TransientError
 from artifact.indexed import IndexedPull
@@ -160,6 +161,7 @@ def _work(spec: Spec, patch: bytes, stdout: int) -> Callable[[], Coroutine[None,
         return pull_whole
     os.umask(0)  # noqa: TID251 - this process makes files with the modes of their rows, and does nothing else
     gc.disable()  # what it makes it needs to the end, which comes soon
+    keep_freed_memory()
     sys.setrecursionlimit(_DEEPEST)
     pull = IndexedPull(ref, ref.index, into, local=spec.local, settings=settings, on_progress=on_progress, patch=patch)
 
