@@ -18,6 +18,7 @@ import msgspec
 from agent.drain import DrainSettings
 from agent.hooks import Hook
 from agent.prove import ProbeSettings
+from agent.scrub import ScrubTable
 from artifact import ConfigError
 from artifact.limits import Limits
 from artifact.minisign import PublicKey, read_key_text
@@ -113,6 +114,7 @@ class Document(_Table, frozen=True):
     probe: ProbeSettings = ProbeSettings()
     releases: ReleasesTable = ReleasesTable()
     report: ReportTable = ReportTable()
+    scrub: ScrubTable = ScrubTable()
     log: LogTable = LogTable()
     hooks: dict[HookPoint, Hook] = {}
 
@@ -143,6 +145,7 @@ class Settings:
     probe: ProbeSettings
     releases: ReleasesTable
     report: ReportTable
+    scrub: ScrubTable
     log: LogTable
     hooks: Mapping[HookPoint, Hook]
     stop_timeout_s: float
@@ -248,6 +251,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         probe=document.probe,
         releases=document.releases,
         report=document.report,
+        scrub=document.scrub,
         log=document.log,
         hooks=document.hooks,
         stop_timeout_s=document.stop_timeout_s,

@@ -27,6 +27,7 @@ from agent.notify import Notifier
 from agent.privileges import keep_capabilities_from_children
 from agent.reporter import Reporter
 from agent.runner import Runner, Situation
+from agent.scrub import Scrubber
 from agent.server import StatusServer
 from agent.slots import SlotKeeper
 from agent.status import Sources, status_of
@@ -125,6 +126,13 @@ class Daemon:
                 changed=lambda situation: self._changed(situation, reporter),
                 beat=self._beat,
             )
+            scrubber = Scrubber(
+                settings=lambda: self._settings.scrub,
+                layout=identity.layout,
+                swapper=swapper,
+                now=_now,
+                sleep=self._sleep,
+            )
             sources = Sources(
                 app=identity.app,
                 tier=identity.tier,
@@ -135,6 +143,7 @@ class Daemon:
                 swapper=swapper,
                 contact=store.contact,
                 observed=workshop.observed,
+                scrubbed=lambda: scrubber.found,
                 situation=lambda: runner.situation,
                 config_problem=lambda: self._config_problem,
                 clock=self._clock,
@@ -152,12 +161,19 @@ class Daemon:
             await server.start()
             stack.push_async_callback(server.aclose)
             self._listen_to_signals(runner.post)
-            await self._serve(runner, reporter, slots, store, identity)
+            await self._serve(runner, reporter, slots=slots, scrubber=scrubber, store=store, identity=identity)
         log.info("stopped")
         return 0
 
     async def _serve(
-        self, runner: Runner, reporter: Reporter, slots: SlotKeeper, store: Store, identity: Identity
+        self,
+        runner: Runner,
+        reporter: Reporter,
+        *,
+        slots: SlotKeeper,
+        scrubber: Scrubber,
+        store: Store,
+        identity: Identity,
     ) -> None:
         log.info("started", app=identity.app, tier=identity.tier, host=identity.host, pid=os.getpid())
         async with asyncio.TaskGroup() as group:
@@ -166,6 +182,7 @@ class Daemon:
             others = [
                 group.create_task(reporter.run(group), name="reports"),
                 group.create_task(slots.run(), name="slot"),
+                group.create_task(scrubber.run(), name="scrub"),
                 group.create_task(self._beat_for_ever(runner), name="beats"),
                 group.create_task(self._reload_for_ever(identity, runner), name="reloads"),
             ]

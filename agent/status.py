@@ -15,6 +15,7 @@ import psutil
 
 from agent.blocking import run_blocking
 from agent.runner import Situation
+from agent.scrub import Scrubbed
 from agent.states import Draining, Facts, Fetching, GoingBack, Held, Proving, Staged, Swapping, WaitingForSlot
 from agent.version import VERSION
 from agent.work import Observed
@@ -42,6 +43,7 @@ class Sources:
     swapper: Swapper
     contact: Contact
     observed: Observed
+    scrubbed: Callable[[], tuple[Scrubbed, ...]]
     situation: Callable[[], Situation]
     config_problem: Callable[[], str | None]
     clock: Callable[[], float]
@@ -86,6 +88,17 @@ async def status_of(sources: Sources) -> dict[str, Any]:
             }
             for point, (run, at) in observed.hooks.items()
         },
+        "scrub": [
+            {
+                "build": scrubbed.build,
+                "at": scrubbed.at.isoformat(timespec="milliseconds"),
+                "took_s": round(scrubbed.took_s, 3),
+                "difference_count": scrubbed.difference_count,
+                "differences": list(scrubbed.differences),
+                "problem": scrubbed.problem,
+            }
+            for scrubbed in sources.scrubbed()
+        ],
         "store": {
             "address": sources.store_address,
             "is_connected": contact.last_answer_s is not None and contact.failing_since_s is None,

@@ -18,6 +18,7 @@ COMMANDS = {
     "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
+    "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
     "dev-store": Lazy(

@@ -22,6 +22,7 @@ from agent.config import HOOK_POINTS, parse_settings
 from agent.hooks import HookRun
 from agent.metrics import exposition
 from agent.runner import Situation
+from agent.scrub import Scrubbed
 from agent.states import STATE_NAMES, Draining, Facts, Goal, Model, Refusal, Tree
 from agent.status import Sources, status_of
 from agent.work import Observed
@@ -201,6 +202,7 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
         retry_at_s=9.0,
         hooks={"before_drain": (run, datetime.now(UTC))},
     )
+    scrubbed = Scrubbed("b2", datetime.now(UTC), 4.2, 1, ("lib/code has another content",), None)
     with_everything = Sources(
         app="shop",
         tier="prod",
@@ -211,6 +213,7 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
         swapper=swapper,
         contact=Contact(last_answer_s=1.0, failing_since_s=2.0, error="sample"),
         observed=observed,
+        scrubbed=lambda: (scrubbed,),
         situation=lambda: situation,
         config_problem=lambda: None,
         clock=lambda: 3.0,
