@@ -6,10 +6,11 @@ What a proof or its failure leads to is left to `agent.machine`; running a probe
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -74,9 +75,6 @@ class Attempt:
     at_s: float
     is_success: bool
     saw: str
-
-    def __str__(self) -> str:
-        return f"attempt {self.number} at {self.at_s:.1f} s: {self.saw}"
 
 
 @dataclass(frozen=True)
@@ -143,10 +141,19 @@ async def prove(
         await sleep(settings.interval_s)
     raise ProofFailed(
         f"{settings.url or ' '.join(settings.command or ())} did not succeed {settings.successes} time(s) in a row "
-        f"within {settings.deadline_s:g} s; {' | '.join(map(str, told))}; look at the build's own log, "
+        f"within {settings.deadline_s:g} s; {' | '.join(_tell(told))}; look at the build's own log, "
         "or, if it only starts slowly, raise `probe.deadline_s`",
         tuple(told),
     )
+
+
+def _tell(attempts: Iterable[Attempt]) -> Iterator[str]:
+    """One sentence for each attempt; those in a row that saw the same share one."""
+    for saw, group in itertools.groupby(attempts, key=lambda attempt: attempt.saw):
+        alike = list(group)
+        last = alike[-1]
+        which = f"attempts {alike[0].number} to {last.number}, the last" if len(alike) > 1 else f"attempt {last.number}"
+        yield f"{which} at {last.at_s:.1f} s: {saw}"
 
 
 class _Unproved(Exception):

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
 from artifact import HotcoldError
-from fleet import Slot, SlotLost, Store, StoreRefused, StoreUnreachable
+from fleet import Entry, Slot, SlotLost, Store, StoreRefused, StoreUnreachable
 
 log = structlog.get_logger()
 
-ASKED_AGAIN = 3
+ASKED_AGAIN_S = (5.0, 10.0)
+SPREAD_S = 1.0
 TTL_S = 60.0
 """A host that died frees its slot after one to two of these."""
 
@@ -56,16 +57,34 @@ class SlotKeeper:
         """Wait until a slot is ours, for ever. A no-op while one is held."""
         if self._slot is not None:
             return
+        spread_s = 0.0
         async with contextlib.aclosing(self._store.watch_prefix(self._prefix)) as changes:
-            async for _ in changes:
-                if await self._take(slot_count):
-                    return
-                # Every release wakes all who wait: spread them, so that they do not all write at once. A slot whose
-                # holder died stays locked for a delay, whose end wakes nobody: ask again after it.
-                for pause_s in (self._chance.uniform(0, 1), *(self._chance.uniform(5, 10) for _ in range(ASKED_AGAIN))):
-                    await self._sleep(pause_s)
+            while True:
+                entries = await self._next(changes)
+                if entries is None or sum(entry.session is not None for entry in entries) < slot_count:
+                    # Every release wakes all who wait: spread them, so that they do not all write at once.
+                    await self._sleep(self._chance.uniform(0, spread_s))
                     if await self._take(slot_count):
                         return
+                spread_s = SPREAD_S
+
+    async def _next(self, changes: AsyncIterator[tuple[Entry, ...]]) -> tuple[Entry, ...] | None:
+        """What the slots are after the next change; None where there was none for some time.
+
+        A slot whose holder died stays locked for a delay, whose end wakes nobody: it must be asked for again.
+        """
+        change = asyncio.create_task(_next_of(changes), name="change of the slots")
+        pause = asyncio.create_task(self._pause(), name="pause")
+        try:
+            await asyncio.wait((change, pause), return_when=asyncio.FIRST_COMPLETED)
+            return change.result() if change.done() else None
+        finally:
+            change.cancel()
+            pause.cancel()
+            await asyncio.wait((change, pause))
+
+    async def _pause(self) -> None:
+        await self._sleep(self._chance.uniform(*ASKED_AGAIN_S))
 
     async def _take(self, slot_count: int) -> bool:
         """Whether a slot is ours now. An unreachable store is asked again until it answers."""
@@ -122,3 +141,7 @@ class SlotKeeper:
             self._slot = None
             self._taken.clear()
             self._lost()
+
+
+async def _next_of(changes: AsyncIterator[tuple[Entry, ...]]) -> tuple[Entry, ...]:
+    return await anext(changes)

@@ -23,7 +23,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -192,8 +191,8 @@ def _page(tree: int) -> tuple[str, dict[str, Any]]:
         page = _code(f"{release}/{HANDLER}", read(HANDLER))
         names = random.sample(index["stamped"], SAMPLED_COUNT)
         builds = {INDEX: index["build"], **page(read, names)}
-    except Exception:  # noqa: BLE001 - whatever a build's own code raises is a 500, as in any app server
-        return "500 Internal Server Error", {"release": release, "error": traceback.format_exc(limit=-1)}
+    except Exception as error:  # noqa: BLE001 - whatever a build's own code raises is a 500, as in any app server
+        return "500 Internal Server Error", {"error": f"{type(error).__name__}: {error}", "release": release}
     return "200 OK", {"release": release, "pid": os.getpid(), "builds": builds}
 
 

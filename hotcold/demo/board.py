@@ -27,6 +27,14 @@ class Line:
     tone: str
 
 
+@dataclass(frozen=True)
+class Doing:
+    """Long work that the demo itself does now. `share` of it is done."""
+
+    text: str
+    share: float
+
+
 @dataclass
 class HostView:
     """One host as it is seen from outside.
@@ -70,7 +78,7 @@ class Board:
     ) -> None:
         self.steps = tuple(steps)
         self.step = 0
-        self.doing = ""
+        self.doing: Doing | None = None
         self.hints: tuple[str, ...] = ()
         self.hosts = {name: HostView() for name in hosts}
         self.lines: deque[Line] = deque(maxlen=_REMEMBERED_COUNT)

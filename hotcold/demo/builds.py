@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -79,13 +79,16 @@ class Workpiece:
         self._changed = sorted(chance.sample(changeable, min(CHANGED_COUNT, len(changeable))))
         self._originals = {name: (tree / name).read_bytes() for name in self._changed}
 
-    def pack(self, build_id: str, *, out: Path, is_bad: bool) -> Manifest:
+    def pack(
+        self, build_id: str, *, out: Path, is_bad: bool, on_progress: Callable[[float], None] = lambda _share: None
+    ) -> Manifest:
         """Turn the tree into build `build_id` and pack it into the directory `out`.
 
         Args:
             build_id: stands in every changed file afterwards.
             out: where artifact and manifest go.
             is_bad: let the build's code have a mistake that shows only when it runs.
+            on_progress: told now and then which share is packed.
 
         Raises:
             HotcoldError: as `artifact.pack.pack`.
@@ -96,6 +99,7 @@ class Workpiece:
 
         def note(progress: PackProgress) -> None:
             self.entry_count, self.size_bytes = progress.files_total, progress.bytes_total
+            on_progress(progress.bytes_done / max(1, progress.bytes_total))
 
         return pack(self._tree, app=APP, build_id=build_id, out=out, created=created, on_progress=note, level=_LEVEL)
 

@@ -61,14 +61,18 @@ def slow_mark(path: Path) -> Path:
 
 async def _answer_slowly(request: web.Request, path: Path, slow: Path) -> web.StreamResponse:
     content = await run_blocking(path.read_bytes)
-    half = len(content) // 2
+    wanted = range(len(content))[request.http_range]
     response = web.StreamResponse()
-    response.content_length = len(content)
+    if "Range" in request.headers:
+        response.set_status(web.HTTPPartialContent.status_code)
+        response.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{len(content)}"
+    response.content_length = len(wanted)
     await response.prepare(request)
-    await response.write(content[:half])
+    half = wanted.start + len(wanted) // 2
+    await response.write(content[wanted.start : half])
     while await run_blocking(slow.exists):  # noqa: ASYNC110 - another process's file, there is no event
         await asyncio.sleep(_LOOK_S)
-    await response.write(content[half:])
+    await response.write(content[half : wanted.stop])
     return response
 
 

@@ -52,7 +52,7 @@ url = {probe}
 successes = 3
 interval_s = 0.1
 timeout_s = 2.0
-deadline_s = 5.0
+deadline_s = 3.0
 
 # Clients come back when the build is proved, when the old one is back, or when the deploy was given up.
 [hooks.proved]

@@ -16,7 +16,7 @@ from typing import Any
 from agent.blocking import run_blocking
 from artifact import HotcoldError
 from fleet import consul_settings
-from hotcold.demo.board import Board
+from hotcold.demo.board import Board, Doing
 from hotcold.demo.builds import APP, Workpiece
 from hotcold.demo.children import Children
 from hotcold.demo.host import TIER
@@ -121,16 +121,21 @@ class Run:
 
     async def _pack_all(self, artifacts: Path) -> None:
         plan, board = self._plan, self._board
+        board.say(f"packing {len(BUILDS)} builds of {plan.file_count} files")
+        board.doing = Doing("copying files", 0.0)
         workpiece = await run_blocking(Workpiece, plan.directory / "tree", plan.file_count)
         sizes = []
-        for build in BUILDS:
-            board.doing = f"packing {build}"
-            manifest = await run_blocking(workpiece.pack, build, out=artifacts, is_bad=build == BAD)
+        for number, build in enumerate(BUILDS):
+
+            def show(share: float, number: int = number, build: str = build) -> None:
+                board.doing = Doing(f"packing {build}", (number + share) / len(BUILDS))
+
+            manifest = await run_blocking(workpiece.pack, build, out=artifacts, is_bad=build == BAD, on_progress=show)
             sizes.append(manifest.size)
-        board.doing = ""
+        board.doing = None
         board.say(
-            f"{len(BUILDS)} builds of {plan.file_count} files, {workpiece.size_bytes / 1e6:.0f} MB each "
-            f"({max(sizes) / 1e6:.0f} MB packed), are at the artifact server"
+            f"the builds, {workpiece.size_bytes / 1e6:.0f} MB each ({max(sizes) / 1e6:.0f} MB packed), "
+            "are at the artifact server"
         )
 
     async def _stay_up(self, world: World, stop: asyncio.Event) -> None:

@@ -30,6 +30,7 @@ _FRAME_LINES: Final = 17
 _SUMMARY_LINES: Final = 7
 _FEWEST_LINES: Final = 4
 _SPARK_COUNT: Final = 24
+_BAR_COLUMNS: Final = 30
 
 
 def draw(board: Board, *, lines: int) -> RenderableType:
@@ -155,7 +156,9 @@ def _doing(status: Status | None) -> RenderableType:
         return line
     if status.waiting_for:
         return Text(f"waits for {len(status.waiting_for)} of the app's workers", "yellow")
-    wanted = status.order.build if status.order is not None else None
+    if status.order is None:
+        return Text("waits for an order", "dim")
+    wanted = status.order.build
     if status.problem is not None:
         return Text(f"refuses {wanted}: {status.problem.kind.replace('_', ' ')}", "red")
     hot = status.hot.build if status.hot is not None else None
@@ -172,12 +175,16 @@ def _rate(view: HostView) -> Text:
 
 
 def _said(board: Board, room: int) -> RenderableType:
-    lines: Iterable[Line] = list(board.lines)[-room:]
+    lines: Iterable[Line] = list(board.lines)[-(room - (board.doing is not None)) :]
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(style="dim", justify="right", width=8, no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for line in lines:
         table.add_row(f"{line.at_s:.1f} s", Text(line.text, line.tone))
+    if board.doing is not None:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=1.0, completed=board.doing.share, width=_BAR_COLUMNS), board.doing.text)
+        table.add_row("", bar)
     return table
 
 

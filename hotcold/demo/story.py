@@ -7,6 +7,7 @@ Which processes there are is left to `hotcold.demo.world`; every order goes the 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -39,6 +40,7 @@ BUILDS: Final = (FIRST, CHANGE, BAD, REGRETTED, LAST)
 
 STEP_DEADLINE_S: Final = 120.0
 _LOOK_S: Final = 0.05
+_TOLD_CHARACTERS: Final = 160
 _RESTART_S: Final = 0.3
 """What a service manager takes to notice a dead agent and start it again."""
 
@@ -174,7 +176,7 @@ async def deploy_bad(stage: Stage) -> None:
     stage.board.say(
         f"{BAD} was tried on {len(tried)} hosts, failed its probe, and all went back to {CHANGE} by themselves", "green"
     )
-    stage.board.say(f"{first} says why: {_excerpt(reason)}", "dim")
+    stage.board.say(f"{first} says why: {_last_attempt(reason)}", "dim")
 
 
 async def roll_back(stage: Stage) -> None:
@@ -318,5 +320,8 @@ def _gist(status: Status | None) -> str:
     return f"{status.state.name}, hot {hot}{problem}"
 
 
-def _excerpt(text: str, most: int = 160) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _last_attempt(reason: str) -> str:
+    """The last attempt in the message of a failed proof; all of it where there is none."""
+    found = re.findall(r"attempts? \d+ .*?(?= \| |; look at|$)", reason)
+    text = found[-1] if found else reason
+    return text if len(text) <= _TOLD_CHARACTERS else f"{text[:_TOLD_CHARACTERS]}…"

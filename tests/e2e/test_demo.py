@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -336,9 +336,13 @@ def test_a_slow_network_gives_half_and_later_the_rest(tmp_path: Path) -> None:
             answer.fp.raw._sock.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 answer.read(1)
-        with urlopen(f"{address}/slow.tar", timeout=30) as answer:
+        ranged = Request(f"{address}/slow.tar", headers={"Range": "bytes=1000-1999"})
+        with urlopen(ranged, timeout=30) as part, urlopen(f"{address}/slow.tar", timeout=30) as answer:
+            assert (part.status, part.headers["Content-Range"]) == (206, "bytes 1000-1999/1000000")
+            assert part.read(500) == content[1000:1500]
             assert answer.read(len(content) // 2) == first
             end_slowness()
+            assert part.read() == content[1500:2000]
             assert first + answer.read() == content
 
 

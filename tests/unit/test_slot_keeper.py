@@ -6,25 +6,23 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 
-from agent.slots import TTL_S, SlotKeeper
+from agent.slots import SPREAD_S, TTL_S, SlotKeeper
 from fleet import Entry, Slot, SlotLost, StoreUnreachable
 
 
 class Changes:
-    """A watch that shows one more change whenever the test lets it."""
+    """A watch that shows what the test puts in; at first that nobody holds a slot."""
 
     def __init__(self) -> None:
-        self.more = asyncio.Event()
-        self.more.set()
+        self.shown: asyncio.Queue[tuple[Entry, ...]] = asyncio.Queue()
+        self.shown.put_nowait(())
         self.is_closed = False
 
     def __aiter__(self) -> AsyncIterator[tuple[Entry, ...]]:
         return self
 
     async def __anext__(self) -> tuple[Entry, ...]:
-        await self.more.wait()
-        self.more.clear()
-        return ()
+        return await self.shown.get()
 
     async def aclose(self) -> None:
         self.is_closed = True
@@ -75,6 +73,19 @@ class Clock:
         await asyncio.sleep(0)
 
 
+class SlowClock(Clock):
+    """Only short pauses end, and each is noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds > SPREAD_S:
+            await asyncio.Event().wait()
+        self.pauses_s.append(seconds)
+
+
 SLOT = Slot("slots/0", "session", TTL_S)
 
 
@@ -99,12 +110,42 @@ async def test_waits_for_a_slot_and_asks_an_unreachable_store_again() -> None:
         taking = group.create_task(slots.acquire(2))
         await store.refused_twice.wait()
         assert not taking.done()
-        store.changes.more.set()
+        store.changes.shown.put_nowait(())
 
     assert store.changes.is_closed
     await slots.release()
     await slots.release()
     assert store.released == [SLOT]
+
+
+def held(name: str, session: str | None) -> Entry:
+    return Entry(key=f"slots/{name}", value=b"web-2", create_index=7, modify_index=7, session=session)
+
+
+async def test_a_slot_that_comes_free_is_asked_for_at_once_and_one_that_is_held_is_not() -> None:
+    """No pause stands before a change that frees a slot, but the moment that spreads those who wait."""
+    store, clock = Store(None, SLOT), SlowClock()
+    slots = keeper(store, lambda: None, clock)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        taking = group.create_task(slots.acquire(2))
+        await turns()
+        assert len(store.answers) == 1
+        for session in ("s3", "s4"):
+            store.changes.shown.put_nowait((held("0", "s2"), held("1", session)))
+            await turns()
+        assert (len(store.answers), taking.done()) == (1, False)
+        store.changes.shown.put_nowait((held("0", "s2"), held("1", None)))
+
+    assert store.answers == []
+    assert clock.pauses_s[0] == 0
+    assert 0 < clock.pauses_s[1] <= SPREAD_S
+
+
+async def turns() -> None:
+    """Everything that can happen without the test has happened then."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def run_until_lost(store: Store, clock: Clock) -> int:
