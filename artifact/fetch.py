@@ -9,9 +9,9 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,7 +19,7 @@ import aiohttp
 from artifact.entries import CHUNK_BYTES
 from artifact.errors import ConfigError
 from artifact.pullwire import PullSettings
-from artifact.source import SourceFailed, opened_path
+from artifact.source import RateWatch, SourceFailed, opened_path
 from artifact.urls import shown
 
 MAX_REDIRECTS: Final = 5
@@ -67,34 +67,9 @@ class Source(Protocol):
         """
 
 
-class RateWatch:
-    """Notices a server that drips: pure arithmetic over the time spent waiting for it.
-
-    Args:
-        min_rate_bytes: per second; slower over a whole window is too slow.
-        window_s: of waiting.
-    """
-
-    def __init__(self, min_rate_bytes: int, window_s: float) -> None:
-        self._min_rate_bytes = min_rate_bytes
-        self._window_s = window_s
-        self._waited_s = 0.0
-        self._received_bytes = 0
-
-    def is_too_slow(self, waited_s: float, received_bytes: int) -> bool:
-        """Count one read; True where it completes a window that was too slow."""
-        self._waited_s += waited_s
-        self._received_bytes += received_bytes
-        if self._waited_s < self._window_s:
-            return False
-        too_slow = self._received_bytes < self._min_rate_bytes * self._waited_s
-        self._waited_s, self._received_bytes = 0.0, 0
-        return too_slow
-
-
 @asynccontextmanager
 async def opened(url: str, settings: PullSettings) -> AsyncIterator[Source]:
-    """Open an `http`, `https` or `file` url.
+    """Open an `http`, `https`, `s3` or `file` url.
 
     `http` follows the environment's proxies and at most `MAX_REDIRECTS` redirects, to `http` and `https` only; the
     content encoding is left as it is, because the digest is over the bytes that lie on the server.
@@ -106,6 +81,12 @@ async def opened(url: str, settings: PullSettings) -> AsyncIterator[Source]:
     if urlsplit(url).scheme == "file":
         with _opened_file(url) as source:
             yield source
+        return
+    if urlsplit(url).scheme == "s3":
+        # Only now: an extra, which need not be there.
+        from artifact.s3 import S3Files  # noqa: PLC0415
+
+        yield await _S3Source.of(S3Files(settings).file(url))
         return
     async with http_session(settings) as session:
         with translated(url, settings):
@@ -176,6 +157,28 @@ class _HttpSource(HttpBody):
     def __init__(self, url: str, response: aiohttp.ClientResponse, settings: PullSettings) -> None:
         super().__init__(url, response, settings)
         self.size_bytes = response.content_length
+
+
+class _WholeObject(Protocol):
+    async def size(self) -> int:
+        """Of the object."""
+
+    def read(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+        """Its bytes."""
+
+
+class _S3Source:
+    def __init__(self, size_bytes: int, chunks: AsyncGenerator[bytes, None]) -> None:
+        self.size_bytes: int | None = size_bytes
+        self._chunks = chunks
+
+    @classmethod
+    async def of(cls, whole: _WholeObject) -> Self:
+        size_bytes = await whole.size()
+        return cls(size_bytes, whole.read(0, size_bytes))
+
+    async def chunk(self) -> bytes:
+        return await anext(self._chunks, b"")
 
 
 class _FileSource:

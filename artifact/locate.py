@@ -15,11 +15,11 @@ from artifact.urls import shown
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SCHEMES: Final = ("http://", "https://", "file://")
+_SCHEMES: Final = ("http://", "https://", "s3://", "file://")
 
 
 async def load_manifest(location: str, *, settings: PullSettings | None = None) -> tuple[Manifest, str]:
-    """Read the manifest at a path, or at an `http`, `https` or `file` url.
+    """Read the manifest at a path, or at an `http`, `https`, `s3` or `file` url.
 
     Returns:
         The manifest, and its location as an absolute url, for `reference`.
@@ -57,7 +57,7 @@ def reference(manifest: Manifest, location: str) -> ManifestRef:
     try:
         return ManifestRef(
             id=manifest.id,
-            urls=tuple(urljoin(base, _quoted(url)) for url in manifest.urls),
+            urls=tuple(_joined(base, _quoted(url)) for url in manifest.urls),
             digest=manifest.digest,
             size=manifest.size,
             format=manifest.format,
@@ -72,16 +72,23 @@ def absolute(location: str) -> str:
     """`location` as an absolute url; paths are taken from the working directory.
 
     Raises:
-        ConfigError: kind `bad_location`: another scheme than `http`, `https` and `file`.
+        ConfigError: kind `bad_location`: another scheme than `http`, `https`, `s3` and `file`.
     """
     if location.startswith(_SCHEMES):
         return location
     if _URL.match(location):
         raise ConfigError(
-            f"{shown(location)} cannot be read: give a path or an http://, https:// or file:// address",
+            f"{shown(location)} cannot be read: give a path or an http://, https://, s3:// or file:// address",
             kind="bad_location",
         )
     return Path(location).absolute().as_uri()
+
+
+def _joined(base: str, url: str) -> str:
+    """The standard's function knows the schemes for which relative urls are defined; `s3` is meant just like them."""
+    if not base.startswith("s3://") or _URL.match(url):
+        return urljoin(base, url)
+    return "s3" + urljoin(f"http{base.removeprefix('s3')}", url).removeprefix("http")
 
 
 def _quoted(url: str) -> str:

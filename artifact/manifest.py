@@ -17,7 +17,7 @@ FORMATS: Final = ("tar", "tar.gz", "tar.zst", "zip")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_URL = re.compile(r"(https?|file)://[^\s]+")
+_URL = re.compile(r"(https?|file|s3)://[^\s]+")
 
 
 class PatchRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,7 +63,7 @@ class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         id: the build's id, `[A-Za-z0-9][A-Za-z0-9._+-]*`, at most 128 characters.
-        urls: where the artifact lies, absolute `http://`, `https://` or `file://`; tried in turn.
+        urls: where the artifact lies, absolute `http://`, `https://`, `s3://` or `file://`; tried in turn.
         digest: `sha256:` and 64 hex digits, of the artifact's bytes.
         size: of the artifact, in bytes.
         format: one of `FORMATS`.
@@ -86,7 +86,7 @@ class ManifestRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError("`urls` is empty: at least one place to fetch the artifact from is needed")
         for url in self.urls:
             if not _URL.fullmatch(url):
-                raise ValueError(f"url {url!r} is not an absolute http://, https:// or file:// address")
+                raise ValueError(f"url {url!r} is not an absolute http://, https://, s3:// or file:// address")
         _check_digest(self.digest)
         _check_size(self.size)
         if self.format not in FORMATS:

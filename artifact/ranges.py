@@ -83,6 +83,7 @@ class Places:
         self._attempts = attempts
         self._resources = AsyncExitStack()
         self._http: _Files | None = None
+        self._s3: _Files | None = None
         self._preferred = 0
 
     async def __aenter__(self) -> Self:
@@ -139,6 +140,13 @@ class Places:
     async def _file(self, url: str) -> RangedFile:
         if urlsplit(url).scheme == "file":
             return _LocalFile(url, self._resources.enter_context(opened_path(url)))
+        if urlsplit(url).scheme == "s3":
+            if self._s3 is None:
+                # Only now: an extra, which need not be there.
+                from artifact.s3 import S3Files  # noqa: PLC0415
+
+                self._s3 = S3Files(self._settings)
+            return self._s3.file(url)
         if self._http is None:
             # Only now: a pull that finds everything on this host does not pay for loading the client.
             from artifact.httpranges import HttpFiles  # noqa: PLC0415

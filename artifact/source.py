@@ -21,6 +21,31 @@ class SourceFailed(TransientError):
     kind = "artifact_unreachable"
 
 
+class RateWatch:
+    """Notices a server that drips: pure arithmetic over the time spent waiting for it.
+
+    Args:
+        min_rate_bytes: per second; slower over a whole window is too slow.
+        window_s: of waiting.
+    """
+
+    def __init__(self, min_rate_bytes: int, window_s: float) -> None:
+        self._min_rate_bytes = min_rate_bytes
+        self._window_s = window_s
+        self._waited_s = 0.0
+        self._received_bytes = 0
+
+    def is_too_slow(self, waited_s: float, received_bytes: int) -> bool:
+        """Count one read; True where it completes a window that was too slow."""
+        self._waited_s += waited_s
+        self._received_bytes += received_bytes
+        if self._waited_s < self._window_s:
+            return False
+        too_slow = self._received_bytes < self._min_rate_bytes * self._waited_s
+        self._waited_s, self._received_bytes = 0.0, 0
+        return too_slow
+
+
 @contextmanager
 def opened_path(url: str) -> Iterator[int]:
     """A descriptor of the regular file that a `file` url names.

@@ -55,9 +55,9 @@ def test_a_manifest_that_no_host_could_use_is_refused_with_its_place() -> None:
         assert caught.value.kind == "manifest_invalid"
 
 
-@pytest.mark.parametrize("location", ["s3://bucket/m.json", "ftp://h/m.json"])
+@pytest.mark.parametrize("location", ["gopher://h/m.json", "ftp://h/m.json"])
 async def test_an_unknown_scheme_names_those_that_are_read(location: str) -> None:
-    with pytest.raises(ConfigError, match="http://, https:// or file://"):
+    with pytest.raises(ConfigError, match="http://, https://, s3:// or file://"):
         await load_manifest(location)
 
 
