@@ -93,7 +93,7 @@ class Filling:
                 if work:
                     await asyncio.wait(work)
         else:
-            missing = files
+            missing = [wanted for wanted in files if wanted.entry not in self.stats]
         runs = plan_runs(self._root, missing)
         offsets = self._root.frame_offsets
         on_total(sum(offsets[run.frames.stop] - offsets[run.frames.start] for run in runs))
@@ -114,7 +114,7 @@ class Filling:
         plan, tree = self._plan, self._tree
         if tree.is_empty():
             return
-        for wanted in plan.directories:
+        for wanted in sorted(plan.directories, key=lambda each: each.row.path):  # from above: what holds may be closed
             tree.open_up(wanted.row.path)
         tree.remove(STAGING)
         self._stage_moved()

@@ -62,7 +62,8 @@ class Plan:
         created: files and links to be made; what stands at their paths goes.
         directories: those to be made, or of which mode or time has to be set.
         removed: old paths that the build does not have.
-        doubtful: directories that somebody else changed: what is in them and not in the build goes.
+        doubtful: directories of which nothing is known, or that somebody else changed: what is in them and not in the
+            build goes.
         links: every symbolic link of the build: path and target.
     """
 
@@ -101,6 +102,7 @@ class Planner:
         self._plan = Plan()
         self._gone: dict[bytes, tuple[int, Row]] = {}
         self._held: dict[bytes, range] = {}
+        self._vanished: set[bytes] = set()
         if known is not None:
             wanted = frozenset(root.digests)
             for number, digest in enumerate(known.table.root.digests):
@@ -124,11 +126,14 @@ class Planner:
             if self._entries is None or entries is None:
                 self._add_rows(number)
             else:
+                if entries:  # a bucket may come again only if it has no rows: then `check_names` finds the paths twice
+                    del self._held[digest]
                 self._add_held(number, self._entries.paths[entries.start : entries.stop], entries)
         plan.starts.append(len(plan.paths))
         if len(plan.paths) != self._root.entries:
             raise broken(f"it has {len(plan.paths)} rows and speaks of {self._root.entries}")
         plan.removed = list(self._gone)
+        self._check_vanished()
         self._finish_touched()
         plan.links = self._links()
         return plan
@@ -143,8 +148,11 @@ class Planner:
                 self._plan.spans.append((entry, range(old[0], old[0] + 1)))
                 continue
             self._want(Wanted(entry, number, at, row))
-            if row.kind == Kind.DIRECTORY and old is not None and old[0] in self._changed:
-                self._plan.doubtful.append(row.path)
+            if row.kind == Kind.DIRECTORY:
+                if old is None or old[0] in self._changed:
+                    self._plan.doubtful.append(row.path)
+            elif old is not None and old[1].kind == Kind.DIRECTORY:
+                self._vanished.add(row.path)
 
     def _add_held(self, number: int, paths: Sequence[bytes], entries: range) -> None:
         """Add a bucket that is the same in both builds; what somebody else changed of it is wanted anew."""
@@ -158,6 +166,15 @@ class Planner:
                 self._want(Wanted(first + at, number, at, row))
                 if row.kind == Kind.DIRECTORY:
                     self._plan.doubtful.append(row.path)
+
+    def _check_vanished(self) -> None:
+        """Refuse an index that keeps entries and not the directory around them: they would go with it."""
+        self._vanished.update(path for path, (_, row) in self._gone.items() if row.kind == Kind.DIRECTORY)
+        if self._vanished:
+            for path in self._plan.paths:
+                parent = path.rpartition(b"/")[0]
+                if parent in self._vanished:
+                    raise broken(f"{parent!a} holds entries and is no directory")
 
     def _want(self, wanted: Wanted) -> None:
         (self._plan.directories if wanted.row.kind == Kind.DIRECTORY else self._plan.created).append(wanted)
@@ -176,7 +193,9 @@ class Planner:
         for entry in [entry for entry, path in enumerate(plan.paths) if path in touched]:
             number = bisect_right(plan.starts, entry) - 1
             at = entry - plan.starts[number]
-            plan.directories.append(Wanted(entry, number, at, self._bucket(number).rows[at]))
+            row = self._bucket(number).rows[at]
+            if row.kind == Kind.DIRECTORY:  # else it was one, and is among the created
+                plan.directories.append(Wanted(entry, number, at, row))
 
     def _links(self) -> dict[bytes, bytes]:
         links = {} if self._entries is None else dict(self._entries.links)

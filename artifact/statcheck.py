@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from artifact.errors import TransientError
-from artifact.table import Entries
+from artifact.table import STAT_FIELDS, Entries
 
 _WORTH_A_PROCESS: Final = 4000
 
@@ -26,6 +26,7 @@ class StatCheck:
     """
 
     def __init__(self, entries: Entries, tree: Path) -> None:
+        self._entries = entries
         self._tree = tree
         count = len(entries.paths)
         shares = max(1, min(len(os.sched_getaffinity(0)), count // _WORTH_A_PROCESS))
@@ -48,7 +49,28 @@ class StatCheck:
             numbers.frombytes(data)
             found.update(numbers)
         self._looks = []
+        return found | self._below_replaced(found)
+
+    def _below_replaced(self, changed: set[int]) -> set[int]:
+        """What lies below a directory that is another one now: it may look as recorded, through a link, and be gone."""
+        paths, stats = self._entries.paths, self._entries.stats
+        replaced = {paths[entry] for entry in changed if _inode(self._tree, paths[entry]) != stats[entry * STAT_FIELDS]}
+        if not replaced:
+            return set()
+        below: set[bytes] = set(replaced)
+        found = set()
+        for path, entry in sorted((path, entry) for entry, path in enumerate(paths)):  # what holds comes before
+            if path.rpartition(b"/")[0] in below:
+                below.add(path)
+                found.add(entry)
         return found
+
+
+def _inode(tree: Path, path: bytes) -> int | None:
+    try:
+        return os.lstat(os.fsencode(tree) + b"/" + path).st_ino
+    except OSError:
+        return None
 
 
 def _begin(entries: Entries, tree: Path, share: range) -> tuple[int, int]:

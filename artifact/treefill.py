@@ -110,11 +110,13 @@ class Tree:
         except OSError as error:
             raise ContentDiffers from error
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ContentDiffers
             if row.size >= _WORTH_SHARING_BYTES and self._can_share:
-                stat = self._share_file(row, fd)
-                if stat is not None:
-                    return stat
-            return self.create_file(row, read_chunks(fd))
+                shared = self._share_file(row, fd)
+                if shared is not None:
+                    return shared
+            return self.create_file(row, _chunks_of_source(fd))
         finally:
             os.close(fd)
 
@@ -387,6 +389,13 @@ def read_chunks(fd: int) -> Iterable[bytes]:
     """A file's content from where it stands."""
     while data := os.read(fd, _CHUNK_BYTES):
         yield data
+
+
+def _chunks_of_source(fd: int) -> Iterable[bytes]:
+    try:
+        yield from read_chunks(fd)
+    except OSError as error:  # what cannot be read here is found elsewhere
+        raise ContentDiffers from error
 
 
 def _digest(fd: int) -> bytes:
