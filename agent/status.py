@@ -14,12 +14,13 @@ import msgspec
 import psutil
 
 from agent.blocking import run_blocking
+from agent.rate import Rate
 from agent.runner import Situation
 from agent.scrub import Scrubbed
 from agent.states import Draining, Facts, Fetching, GoingBack, Held, Proving, Staged, Swapping, WaitingForSlot
 from agent.version import VERSION
 from agent.work import Observed
-from artifact import HotcoldError
+from artifact import HotcoldError, Progress
 from fleet import Contact
 from swapper import Disk, Release, Swapper
 
@@ -71,7 +72,7 @@ async def status_of(sources: Sources) -> dict[str, Any]:
         "order": _order(situation, facts),
         "highest_serial": 0 if situation.order is None else situation.order.serial,
         **disk_part,
-        "progress": None if progress is None else msgspec.structs.asdict(progress),
+        "progress": None if progress is None else _progress(progress, observed.rate, now_s),
         "waiting_for": [
             {"pid": busy.pid, "command": busy.command, "reasons": list(busy.reasons)} for busy in observed.waiting_for
         ],
@@ -113,6 +114,15 @@ async def status_of(sources: Sources) -> dict[str, Any]:
             "up_for_s": round(now_s - sources.started_s, 3),
             "rss_bytes": psutil.Process().memory_info().rss,
         },
+    }
+
+
+def _progress(progress: Progress, rate: Rate, now_s: float) -> dict[str, Any]:
+    rate_bytes, left_s = rate.bytes_per_s(now_s), rate.left_s(now_s, progress.bytes_total - progress.bytes_done)
+    return {
+        **msgspec.structs.asdict(progress),
+        "rate_bytes": None if rate_bytes is None else round(rate_bytes),
+        "left_s": None if left_s is None else round(left_s, 1),
     }
 
 

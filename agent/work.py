@@ -53,6 +53,7 @@ from agent.events import (
 from agent.hooks import HookFailed, HookRun, run_hook
 from agent.memory import Absence, Memory
 from agent.prove import prove
+from agent.rate import Rate
 from agent.slots import SlotKeeper
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
@@ -72,6 +73,7 @@ class Observed:
     """What work under way lets others see; the status socket reads it."""
 
     progress: Progress | None = None
+    rate: Rate = field(default_factory=Rate)
     waiting_for: Sequence[Busy] = ()
     retry_at_s: float | None = None
     hooks: dict[HookPoint, tuple[HookRun, datetime]] = field(default_factory=dict)
@@ -210,6 +212,7 @@ class Workshop:
             return FetchFailed(problem_of(error), is_final=isinstance(error, ArtifactRejected))
         finally:
             self.observed.progress = None
+            self.observed.rate = Rate()
 
     def _prepare(self, build: ManifestRef, *, is_repull: bool) -> Prepared:
         """A re-pull begins with nothing, and what cannot be compared with a tree cannot use one."""
@@ -235,6 +238,7 @@ class Workshop:
 
     def _on_progress(self, progress: Progress) -> None:
         self.observed.progress = progress
+        self.observed.rate.note(self._clock(), progress.bytes_done)
 
     @contextlib.asynccontextmanager
     async def _left_on_failure(self, puller: Puller, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:

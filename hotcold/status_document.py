@@ -62,7 +62,10 @@ class Fetched(_Part, frozen=True):
     bytes_done: int = 0
     bytes_total: int = 0
     files_done: int = 0
+    files_total: int = 0
     url: str = ""
+    rate_bytes: float | None = None
+    left_s: float | None = None
 
 
 class Busy(_Part, frozen=True):

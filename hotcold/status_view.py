@@ -74,9 +74,14 @@ def _headline(status: Status) -> Text:
 def _fetched(progress: Fetched, *, has_bar: bool) -> RenderableType:
     share = progress.bytes_done / progress.bytes_total if progress.bytes_total else 0.0
     numbers = f"{share:.0%}  {size(progress.bytes_done)} of {size(progress.bytes_total)}"
-    text = Text.assemble(
-        numbers, (f"  {many(progress.files_done, 'file')}  {without_credentials(progress.url)}", "dim")
-    )
+    if progress.rate_bytes is not None:
+        numbers += f"  {size(round(progress.rate_bytes))}/s"
+    if progress.left_s is not None:
+        numbers += f"  {duration(progress.left_s)} left"
+    files = many(progress.files_total, "file") if progress.files_total else many(progress.files_done, "file")
+    if progress.files_total:
+        files = f"{progress.files_done} of {files}"
+    text = Text.assemble(numbers, (f"  {files}  {without_credentials(progress.url)}", "dim"))
     if not has_bar:
         return text
     line = Table.grid(padding=(0, 1))
