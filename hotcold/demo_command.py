@@ -139,10 +139,10 @@ async def _show(board: Board, screen: Console) -> None:
     with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
         try:
             while True:
-                live.update(draw(board, lines=screen.height), refresh=True)
+                live.update(draw(board, lines=screen.height, columns=screen.width), refresh=True)
                 await asyncio.sleep(_FRAME_S)
         finally:
-            live.update(draw(board, lines=screen.height), refresh=True)
+            live.update(draw(board, lines=screen.height, columns=screen.width), refresh=True)
 
 
 @contextmanager

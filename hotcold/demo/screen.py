@@ -30,14 +30,17 @@ _FRAME_LINES: Final = 17
 _SUMMARY_LINES: Final = 7
 _FEWEST_LINES: Final = 4
 _SPARK_COUNT: Final = 24
+_FEWEST_SPARKS: Final = 4
+_OTHER_COLUMNS: Final = 88
+"""What the table of the hosts needs beside the sparks."""
 _BAR_COLUMNS: Final = 30
 
 
-def draw(board: Board, *, lines: int) -> RenderableType:
-    """The screen as it is now, for a terminal of so many lines."""
+def draw(board: Board, *, lines: int, columns: int) -> RenderableType:
+    """The screen as it is now, for a terminal of so many lines and columns."""
     taken = _FRAME_LINES + (0 if board.outcome is None else _SUMMARY_LINES) + len(board.hints)
     room = max(_FEWEST_LINES, lines - taken)
-    parts: list[RenderableType] = [_top(board), _hosts(board), _said(board, room)]
+    parts: list[RenderableType] = [_top(board), _hosts(board, columns), _said(board, room)]
     if board.outcome is not None:
         style = "green" if board.outcome.is_good else "red"
         parts.append(Panel(summary(board.outcome), title="summary", title_align="left", border_style=style))
@@ -74,7 +77,7 @@ def summary(outcome: Outcome) -> RenderableType:
         ),
     )
     table.add_row("order to hot, a change", _spread(outcome.signal_to_hot_ms))
-    table.add_row("order to hot, a roll-back", _spread(outcome.rollback_ms))
+    table.add_row("order to hot, a rollback", _spread(outcome.rollback_ms))
     table.add_row("bad build went back by itself", _yes(outcome.bad_build_reverted))
     table.add_row("agents recovered from kill -9", _yes(outcome.recovered_after_kill))
     return table
@@ -88,7 +91,7 @@ def save_picture(board: Board, path: Path) -> None:
     """
     with path.open("w", encoding="utf-8") as file:
         paper = Console(record=True, width=PICTURE_COLUMNS, file=io.StringIO(), force_terminal=True, highlight=False)
-        paper.print(draw(board, lines=PICTURE_LINES))
+        paper.print(draw(board, lines=PICTURE_LINES, columns=PICTURE_COLUMNS))
         # The picture must not load fonts from elsewhere; the reader's own will do.
         file.write(re.sub(r"@font-face\s*\{.*?\}\s*", "", paper.export_svg(title="hotcold demo"), flags=re.DOTALL))
 
@@ -121,17 +124,20 @@ def _steps(board: Board) -> Iterator[Text]:
             yield Text(f"· {title}", "dim")
 
 
-def _hosts(board: Board) -> RenderableType:
+def _hosts(board: Board, columns: int) -> RenderableType:
+    sparks = min(_SPARK_COUNT, max(_FEWEST_SPARKS, columns - _OTHER_COLUMNS))
     table = Table(expand=True, box=box.ROUNDED, border_style="dim", header_style="dim")
     table.add_column("host", no_wrap=True)
     table.add_column("agent", min_width=18, no_wrap=True)
     table.add_column("hot", min_width=8, no_wrap=True)
     table.add_column("what it does", ratio=1, no_wrap=True)
-    table.add_column("requests/s", width=_SPARK_COUNT + 5, no_wrap=True)
+    table.add_column("requests/s", width=sparks + 5, no_wrap=True)
     table.add_column("failed", justify="right")
     for name, view in board.hosts.items():
         failed = _count(view.count.failed + view.count.mixed)
-        table.add_row(Text(name, "bold"), _agent(view.status), _hot(view.hot), _doing(view.status), _rate(view), failed)
+        table.add_row(
+            Text(name, "bold"), _agent(view.status), _hot(view.hot), _doing(view.status), _rate(view, sparks), failed
+        )
     return table
 
 
@@ -147,7 +153,7 @@ def _hot(tree: Tree | None) -> Text:
 
 def _doing(status: Status | None) -> RenderableType:
     if status is None:
-        return Text("killed; the app serves on", "red")
+        return Text("killed; the app goes on", "red")
     fetched = status.progress
     if fetched is not None:
         line = Table.grid(padding=(0, 1))
@@ -165,13 +171,13 @@ def _doing(status: Status | None) -> RenderableType:
     return Text(f"on its way to {wanted}", "cyan") if wanted not in (None, hot) else Text("")
 
 
-def _rate(view: HostView) -> Text:
-    rates = list(view.rates)[-_SPARK_COUNT:]
+def _rate(view: HostView, sparks: int) -> Text:
+    rates = list(view.rates)[-sparks:]
     if not rates:
         return Text("")
     top = max(*view.rates, 1.0)
     spark = "".join(_BARS[min(len(_BARS) - 1, int(rate / top * len(_BARS)))] for rate in rates)
-    return Text.assemble((spark.rjust(_SPARK_COUNT), "cyan"), f" {view.rate:3.0f}")
+    return Text.assemble((spark.rjust(sparks), "cyan"), f" {view.rate:3.0f}")
 
 
 def _said(board: Board, room: int) -> RenderableType:

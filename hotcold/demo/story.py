@@ -265,7 +265,7 @@ STORY: Final = (
     Step("the first deploy, on three bare hosts", deploy_first),
     Step("a change, under load", deploy_change),
     Step("a build that fails its probe", deploy_bad),
-    Step("a roll-back", roll_back),
+    Step("a rollback", roll_back),
     Step("kill -9 in the middle of a deploy", kill_agents),
 )
 
