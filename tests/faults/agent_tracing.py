@@ -138,6 +138,11 @@ class Victims:
             status = int(self._ask("\n"))
         return Outcome(status, self._settled(log))
 
+    def run_undisturbed(self, task: Task) -> int:
+        """Run one life without a tracer; its exit status."""
+        self._ask(encode_task(task).decode())
+        return os.waitstatus_to_exitcode(int(self._ask("\n")))
+
     def _wrapper(self, strace: list[str]) -> Path:
         """A stand-in for the interpreter that traces the first process that it becomes."""
         wrapper, mark = self._directory / "python", self._directory / "used"

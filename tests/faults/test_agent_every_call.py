@@ -23,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_builds import Builds, describe, make_builds, restated
-from tests.agent_life import AgentHost, leftovers, living
+from tests.agent_builds import Builds, make_builds, restated
+from tests.agent_life import AgentHost, living
+from tests.faults.agent_checks import live_on, served
 from tests.faults.agent_tracing import CHANGING, LOOKING, Outcome, Point, Side, Victims, victims
 from tests.faults.agent_victim import STARTED_NOT, Task
 from tests.faults.sizes import IS_FULL, sampled, tell_tally
@@ -176,37 +177,8 @@ class Trials:
     def check(self, host: AgentHost, *, allowed: set[str | None]) -> None:
         """Hot is whole; the next agent does what is ordered; the deploy after that works; nothing is left over."""
         assert served(host, self.builds) in allowed
-        asyncio.run(self._live_on(host))
-
-    async def _live_on(self, host: AgentHost) -> None:
         task = self._task(host)
-        async with living(host) as life:
-            assert life.problems == ()
-            for serial, build_id in ((task.serial, self.scenario.wanted), (task.serial + 1, NEXT)):
-                life.order(serial, self.builds[build_id])
-                await life.until_steady(self.builds[build_id])
-                assert served(host, self.builds) == build_id
-                disk = life.disk()
-                assert disk.problems == ()
-                # A tree that was whole when its agent was killed, and is not wanted any more, stays until the next deploy.
-                extra = {disk.cold.name} if disk.cold is not None and disk.cold.served == 0 and build_id != NEXT else set()
-                assert len({release.name for release in disk.releases} - extra) <= host.keep
-                assert all(release.complete for release in disk.releases)
-                assert leftovers(host, kept=[release.name for release in disk.releases]) == []
-                for release in disk.releases:
-                    assert describe(release.path) == self.builds.described(release.build_id), release.name
-            if self.scenario.deployed:
-                assert life.disk().standby is not None
-
-
-def served(host: AgentHost, builds: Builds) -> str | None:
-    """The build that readers of hot see, whole; None where there was none before."""
-    if not host.layout.hot.is_symlink():
-        return None
-    tree = host.layout.hot.resolve(strict=True)
-    build_id = tree.name.partition("~")[0]
-    assert describe(tree) == builds.described(build_id)
-    return build_id
+        asyncio.run(live_on(host, self.builds, task.serial, self.scenario.wanted, NEXT))
 
 
 @dataclass(frozen=True)
