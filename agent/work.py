@@ -57,7 +57,7 @@ from agent.rate import Rate
 from agent.slots import SlotKeeper
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
-from artifact import ArtifactRejected, HotcoldError, ManifestRef
+from artifact import ArtifactRejected, HotcoldError, IllegalTransition, ManifestRef
 from artifact.pull import Local, LocalBase, Progress, Puller
 from fleet import Order, Problem
 from swapper import Disk, Prepared, Release, Swapper
@@ -136,6 +136,7 @@ class Workshop:
         self._sleep = sleep
         self._chance = chance
         self.observed = Observed()
+        self._unrecorded_proof: Release | None = None
         self.order: Order | None = None
 
     async def perform(self, effect: QueuedEffect) -> Outcome | None:
@@ -312,6 +313,7 @@ class Workshop:
 
     async def _exchange(self, tree: Tree) -> Trees:
         release = await self._release(tree)
+        await self._make_up_for_proof()
         await self._keep_absence(Absence(swapped=True))
         swap = await run_blocking(self._swapper.swap_in, release)
         self.observed.swap_count += 1
@@ -334,8 +336,12 @@ class Workshop:
 
     async def _prove(self, tree: Tree) -> Outcome:
         try:
+            release = await self._release(tree)
+        except _TreeMissing as error:
+            return ProofFailed(problem_of(error))
+        # Any other failure to read the disk says nothing of the build: `perform` tries again.
+        try:
             async with _translated("proving"):
-                release = await self._release(tree)
                 await self._run_hook("after_swap", build_id=tree.build_id, release=release)
                 await prove(
                     self._settings().probe,
@@ -350,11 +356,25 @@ class Workshop:
         try:
             release = await run_blocking(self._swapper.mark_proved, release)
         except HotcoldError as error:
-            # It is healthy all the same; a restart before the next record would only prove it again.
+            # It is healthy all the same, and this is made up for; a restart before that would only prove it again.
             log.warning("cannot record the proof", build=tree.build_id, error=str(error))
+            self._unrecorded_proof = release
         await self._run_hook_anyway("proved", tree.build_id, release)
         await self._keep_absence(None)
         return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True))
+
+    async def _make_up_for_proof(self) -> None:
+        """Record what could not be recorded: without it, the release is no place to go back to once another is hot."""
+        release, self._unrecorded_proof = self._unrecorded_proof, None
+        if release is None:
+            return
+        try:
+            await run_blocking(self._swapper.mark_proved, release)
+        except IllegalTransition:
+            return  # it is not hot any more
+        except HotcoldError as error:
+            log.warning("cannot record the proof", build=release.build_id, error=str(error))
+            self._unrecorded_proof = release
 
     async def _return_to_service(self) -> None:
         absence = (await run_blocking(self._memory.recall)).absence
@@ -398,6 +418,7 @@ class Workshop:
         return RetryDue(trees_on(await run_blocking(self._swapper.look)))
 
     async def _collect(self) -> None:
+        await self._make_up_for_proof()
         releases = self._settings().releases
         collect = partial(
             self._swapper.collect, keep=releases.keep, pinned=frozenset(releases.pinned), in_use=trees_in_use
@@ -415,7 +436,7 @@ class Workshop:
         for release in disk.releases:
             if release.name == tree.name:
                 return release
-        raise HotcoldError(f"release directory {tree.name} has disappeared; it is fetched again", kind="tree_missing")
+        raise _TreeMissing(f"release directory {tree.name} has disappeared; it is fetched again")
 
     async def _run_hook(self, point: HookPoint, *, build_id: str, release: Release | None = None) -> None:
         hook = self._settings().hooks.get(point)
@@ -450,6 +471,12 @@ class Workshop:
         if order is not None:
             environment |= {"HOTCOLD_SERIAL": str(order.serial), "HOTCOLD_REASON": order.reason}
         return environment
+
+
+class _TreeMissing(HotcoldError):
+    """The release directory that was to be worked with is gone."""
+
+    kind = "tree_missing"
 
 
 @contextlib.asynccontextmanager

@@ -52,7 +52,7 @@ def recover(
     _aim_cold(found, links)
     leftover = [name for name in found.filling if not (keeps_resumable and found.records[name].is_resumable)]
     failures = dict(_remove_leftover_trees(found, leftover, layout, records, releases_fd, kernel))
-    _remove_leftover_tables(found, layout)
+    _remove_leftover_tables(found, layout, gone=leftover)
     _record_hot(found, records, now)
     return failures
 
@@ -89,10 +89,10 @@ def _remove_leftover_trees(  # noqa: PLR0917 - the seams of `recover`
         records.remove(name)
 
 
-def _remove_leftover_tables(found: Survey, layout: Layout) -> None:
+def _remove_leftover_tables(found: Survey, layout: Layout, *, gone: Sequence[str]) -> None:
     """Remove tables of releases that are gone, unless a preparation began with such a one's tree."""
-    needed = {release.name for release in found.disk.releases}
-    needed |= {record.base for record in found.records.values() if record.base is not None}
+    needed = {release.name for release in found.disk.releases}.difference(gone)
+    needed |= {record.base for name, record in found.records.items() if record.base is not None and name not in gone}
     with explained("clean", layout.tables):
         for path in layout.tables.iterdir():
             if path.name not in needed:

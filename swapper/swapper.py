@@ -286,8 +286,7 @@ class Swapper:
         base = found.records[release.name].base if release.name in found.records else None
         completed = self._update(found, release.name, status="complete", base=None, is_resumable=False)
         if base is not None:
-            with suppress(OSError):  # it only takes room; the next start removes it
-                self._layout.table(base).unlink(missing_ok=True)
+            self._drop_table(base)
         return completed
 
     def leave(self, release: Release) -> None:
@@ -321,6 +320,9 @@ class Swapper:
         current = found.disk.find(release.name)
         if current is not None and current.served == 0 and current.name not in self._unrecorded:
             self._remove(release.name)
+            base = found.records[release.name].base if release.name in found.records else None
+            if base is not None:
+                self._drop_table(base)
 
     def swap_in(self, release: Release) -> Swap:
         """Make a complete release hot, and the former hot cold; going back is the same call with the standby.
@@ -478,7 +480,12 @@ class Swapper:
         with explained("remove", self._layout.releases / name):
             trash = set_aside(name, releases_fd=self._releases_fd, kernel=self._kernel)
         self._records.remove(name)
+        self._drop_table(name)
         return trash
+
+    def _drop_table(self, name: str) -> None:
+        with suppress(OSError):  # it only takes room; the next start removes it
+            self._layout.table(name).unlink(missing_ok=True)
 
     def _empty(self, trash: str, is_interrupted: Callable[[], bool]) -> None:
         with explained("remove", self._layout.releases / trash):
