@@ -57,6 +57,8 @@ def plan_runs(root: Root, wanted: Iterable[Wanted]) -> list[Run]:
         files = by_frame[number]
         last = max(_last_frame(root, number, file) for file in files)
         if last > number:
+            if len(files) > 1:
+                raise broken(f"{files[0].row.path!a} and others share frames that go on in the next")
             runs.append(Run(range(number, last + 1), {number: files}, is_big=True))
         elif runs and _fits(root, runs[-1], number):
             before = runs[-1]

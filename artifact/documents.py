@@ -5,14 +5,15 @@ What they mean is left to `artifact.index`, what follows from them to `artifact.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from artifact.contents import Base
 from artifact.errors import TransientError
-from artifact.index import Bucket, Root, decode_bucket, decode_root, digest_of
+from artifact.index import MAX_ROOT_BYTES, Bucket, Root, broken, decode_bucket, decode_root, digest_of
 from artifact.manifest import IndexRef, ManifestRef, PatchRef
-from artifact.patch import Patch, decode_patch
+from artifact.patch import MAX_PATCH_BYTES, Patch, decode_patch
 from artifact.ranges import Places
 from artifact.table import Table
 from artifact.urls import index_url, patch_url
@@ -44,7 +45,9 @@ class Buckets:
 
 
 async def fetch_patch(places: Places, patch: PatchRef, on_bytes: Callable[[int], None]) -> Patch | None:
-    """The patch; None where it cannot be had or is broken: one goes on without."""
+    """The patch; None where it cannot be had, is broken or too large: one goes on without."""
+    if patch.size > MAX_PATCH_BYTES:
+        return None
     try:
         return decode_patch(await fetch_whole(places, lambda url: patch_url(url, patch), patch.size, on_bytes))
     except (TransientError, ValueError):
@@ -71,6 +74,8 @@ async def fetch_root(places: Places, ref: ManifestRef, index: IndexRef, on_bytes
         TransientError: no place has it.
         ArtifactRejected: kind `index_broken`.
     """
+    if index.size > MAX_ROOT_BYTES:
+        raise broken(f"its root has {index.size} bytes, and at most {MAX_ROOT_BYTES} are read")
     whole = _Whole(index.size, on_bytes, is_right=lambda data: digest_of(data) == index.digest)
     await places.read(index_url, 0, index.size, whole)
     return decode_root(bytes(whole.data), artifact_bytes=ref.size)
@@ -103,7 +108,10 @@ async def gather_buckets(
 
     def take(digests: Iterable[bytes], buckets: Iterable[bytes]) -> None:
         here = dict(zip(digests, buckets, strict=True))
-        data.update({number: here[root.digests[number]] for number in missing if root.digests[number] in here})
+        for number in missing:
+            bucket = here.get(root.digests[number])
+            if bucket is not None and hashlib.sha256(bucket).digest() == root.digests[number]:
+                data[number] = bucket
         missing.difference_update(data)
 
     if own is not None:

@@ -21,9 +21,9 @@ from artifact.plan import Plan, Wanted
 from artifact.table import STAT_FIELDS, Stat
 from artifact.treefill import ContentDiffers, Tree
 
-STAGING: Final = b".hotcold-moving"
-"""Holds copies of files that move within the tree, until what is in their way has gone."""
+_STAGING: Final = b".hotcold-moving"
 _BATCH: Final = 64
+_ALL_BITS: Final = (1 << 64) - 1
 
 _Done = TypeVar("_Done")
 
@@ -64,6 +64,7 @@ class Filling:
         self._is_resumed = is_resumed
         self._executor = executor
         self._moved: list[Wanted] = []
+        self._staging = staging_name(plan)
         self.stats: array[int] = array("Q", bytes(8 * STAT_FIELDS * len(plan.paths)))
         self.done_count = 0
 
@@ -93,7 +94,7 @@ class Filling:
                 if work:
                     await asyncio.wait(work)
         else:
-            missing = [wanted for wanted in files if wanted.entry not in self.stats]
+            missing = [wanted for wanted in files if not self._is_done(wanted)]
         runs = plan_runs(self._root, missing)
         offsets = self._root.frame_offsets
         on_total(sum(offsets[run.frames.stop] - offsets[run.frames.start] for run in runs))
@@ -103,8 +104,12 @@ class Filling:
     def note(self, wanted: Wanted, stat: Stat) -> None:
         """Take down that an entry is right."""
         at = wanted.entry * STAT_FIELDS
-        self.stats[at : at + STAT_FIELDS] = array("Q", stat)
+        # A time before 1970 gives a number that no look finds again: such a file is never trusted.
+        self.stats[at : at + STAT_FIELDS] = array("Q", (number & _ALL_BITS for number in stat))
         self.done_count += 1  # for progress alone: threads may miss one
+
+    def _is_done(self, wanted: Wanted) -> bool:
+        return self.stats[wanted.entry * STAT_FIELDS] != 0  # an inode's number never is
 
     async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
         return await finished(asyncio.get_running_loop().run_in_executor(self._executor, work))
@@ -116,21 +121,21 @@ class Filling:
             return
         for wanted in sorted(plan.directories, key=lambda each: each.row.path):  # from above: what holds may be closed
             tree.open_up(wanted.row.path)
-        tree.remove(STAGING)
+        tree.remove(self._staging)
         self._stage_moved()
         for path in sorted(plan.removed):
             tree.remove(path)
         wanted_paths = frozenset(plan.paths)
         unknown = plan.doubtful if plan.spans else [wanted.row.path for wanted in plan.directories]
         for path in (b"", *unknown):
-            tree.clear(path, lambda name: name in wanted_paths or name == STAGING)
+            tree.clear(path, lambda name: name in wanted_paths or name == self._staging)
         if not self._is_resumed:
             for wanted in plan.created:
                 tree.remove(wanted.row.path)
         for wanted in self._moved:
             tree.remove(wanted.row.path)
-            self.note(wanted, tree.rename(_staged(wanted), wanted.row.path))
-        tree.remove(STAGING)
+            self.note(wanted, tree.rename(self._staged(wanted), wanted.row.path))
+        tree.remove(self._staging)
 
     def _stage_moved(self) -> None:
         """Copy what the tree has under another path, before it is removed there."""
@@ -139,15 +144,18 @@ class Filling:
             if row.kind != Kind.FILE or self._contents.near(row) is not None or self._has_patch(wanted):
                 continue
             source = self._contents.own(row)
-            if source is not None and self._copied(msgspec.structs.replace(row, path=_staged(wanted)), source):
+            if source is not None and self._copied(msgspec.structs.replace(row, path=self._staged(wanted)), source):
                 self._moved.append(wanted)
+
+    def _staged(self, wanted: Wanted) -> bytes:
+        return b"%b/%d" % (self._staging, wanted.entry)
 
     def _take_what_is_here(self, files: Sequence[Wanted]) -> list[Wanted]:
         """Make the files of which this host has the contents; return the others."""
         missing = []
         for wanted in files:
-            if self.stats[wanted.entry * STAT_FIELDS]:
-                continue  # an inode's number is never 0
+            if self._is_done(wanted):
+                continue
             stat = self._adopted(wanted) or self._made(wanted)
             if stat is None:
                 missing.append(wanted)
@@ -198,5 +206,9 @@ class Filling:
         tree.finish_root()
 
 
-def _staged(wanted: Wanted) -> bytes:
-    return b"%b/%d" % (STAGING, wanted.entry)
+def staging_name(plan: Plan) -> bytes:
+    """The directory that holds copies of files that move within the tree, until what is in their way has gone."""
+    name = _STAGING
+    while name in plan.paths:
+        name += b"~"
+    return name

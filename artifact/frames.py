@@ -20,7 +20,7 @@ import msgspec
 import zstandard
 
 from artifact.entries import EntryKind
-from artifact.index import DIGEST_BYTES, Kind, Row, encode_bucket
+from artifact.index import DIGEST_BYTES, MAX_SECONDS, MIN_SECONDS, Kind, Row, encode_bucket
 from artifact.scan import Found
 from artifact.tarwrite import END, header, padding, unchanged_content
 
@@ -146,6 +146,7 @@ class FrameMaker:
             mtime_s = before.mtime_s
         elif self._newest_s is not None:
             mtime_s = min(mtime_s, self._newest_s)
+        mtime_s = min(max(mtime_s, MIN_SECONDS), MAX_SECONDS)
         return Row(
             path=path,
             kind=int(kind),

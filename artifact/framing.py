@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 
 from artifact.frames import Frame, FrameMaker, cut
 from artifact.index import Kind, Row, encode_root
-from artifact.patch import MAX_FILE_BYTES, PatchedFile, encode_patch, shrunk
+from artifact.patch import MAX_FILE_BYTES, MAX_PATCH_BYTES, PatchedFile, encode_patch, shrunk
 from artifact.previous import LocatedContent, Previous
 from artifact.scan import Found
 from artifact.tarwrite import unchanged_content
@@ -163,7 +163,9 @@ def frame_tree(
 def make_patch(
     tree: Path, found: Sequence[Found], framed: Framed, previous: Previous, *, workers: Workers
 ) -> bytes | None:
-    """The patch from `previous` to what was framed; None where it would not be smaller than half of the artifact.
+    """The patch from `previous` to what was framed; None where it would be no use.
+
+    Of no use is one that is not smaller than half of the artifact, or larger than `MAX_PATCH_BYTES`.
 
     Raises:
         ConfigError: kind `artifact_unusable` or `tree_changed`.
@@ -196,7 +198,7 @@ def make_patch(
         files=[PatchedFile(*file, size=len(blob)) for file, blob in zip(files, blobs, strict=True)],
         blobs=blobs,
     )
-    return patch if len(patch) * 2 < framed.artifact_bytes else None
+    return patch if len(patch) * 2 < framed.artifact_bytes and len(patch) <= MAX_PATCH_BYTES else None
 
 
 def _make(

@@ -33,6 +33,10 @@ MAX_FRAME_BYTES: Final = 8 << 20
 MAX_BUCKET_BYTES: Final = 16 << 20
 """Of a bucket, decompressed."""
 
+MIN_SECONDS: Final = -(1 << 31)
+MAX_SECONDS: Final = (1 << 34) - 1
+"""Modification times that every file system takes lie between 1901 and 2514."""
+
 _LEVEL: Final = 9  # of buckets: half of them are digests, which no level compresses
 _WORDS: Final = "I"
 
@@ -46,7 +50,7 @@ class Kind(IntEnum):
 
 
 _Mode = Annotated[int, Meta(ge=0, le=0o777)]
-_Seconds = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 34)]
+_Seconds = Annotated[int, Meta(ge=MIN_SECONDS, le=MAX_SECONDS)]
 _Count = Annotated[int, Meta(ge=0, lt=1 << 48)]
 _Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
@@ -193,8 +197,12 @@ def decode_root(data: bytes, *, artifact_bytes: int | None = None) -> Root:
     frames, plain, buckets = map(_unpacked, (document.frame_sizes, document.plain_sizes, document.bucket_sizes))
     if len(document.digests) % DIGEST_BYTES or not len(frames) == len(plain) == len(buckets) == count:
         raise broken("its root names different numbers of frames, buckets and digests")
-    if any(size > MAX_FRAME_BYTES for size in plain):
+    if max(plain, default=0) > MAX_FRAME_BYTES or max(frames, default=0) > _compressed_bound(MAX_FRAME_BYTES):
         raise broken(f"a frame is larger than {MAX_FRAME_BYTES} bytes")
+    if max(buckets, default=0) > _compressed_bound(MAX_BUCKET_BYTES):
+        raise broken(f"a bucket is larger than {MAX_BUCKET_BYTES} bytes")
+    if 0 in frames or 0 in buckets:
+        raise broken("a frame or a bucket has no bytes")
     if artifact_bytes is not None and sum(frames) != artifact_bytes:
         raise broken(f"its frames make {sum(frames)} bytes, the artifact has {artifact_bytes}")
     digests = tuple(document.digests[at : at + DIGEST_BYTES] for at in range(0, len(document.digests), DIGEST_BYTES))
@@ -231,6 +239,11 @@ def located(buckets: Iterable[tuple[int, Bucket]]) -> Iterator[tuple[int, Row]]:
 def broken(problem: str) -> ArtifactRejected:
     """The error for an index that its author got wrong: its digest is right."""
     return ArtifactRejected(f"the artifact's index is broken: {problem}", kind="index_broken")
+
+
+def _compressed_bound(size: int) -> int:
+    """What zstd makes at most of `size` bytes."""
+    return size + (size >> 8) + 128
 
 
 def _packed(numbers: Iterable[int]) -> bytes:

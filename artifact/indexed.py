@@ -23,7 +23,7 @@ from artifact.delivery import Delivery
 from artifact.diskerrors import disk_error
 from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
 from artifact.errors import ArtifactRejected, TransientError
-from artifact.filling import STAGING, Filling
+from artifact.filling import Filling, staging_name
 from artifact.index import Root, decode_root, digest_of
 from artifact.limits import Limits
 from artifact.manifest import IndexRef, ManifestRef
@@ -109,6 +109,8 @@ class IndexedPull:
                 on_bytes=self._received,
             )
             changed: set[int] = set() if self._check is None else self._check.changed()
+            if self._own is not None and not self._own.is_right:
+                self._own = self._known = None
             plan = Planner(root, buckets.decoded, self._known, changed).plan()
             check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
             _check_space(self._into, plan)
@@ -143,7 +145,7 @@ class IndexedPull:
     async def _fill(self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None) -> array[int]:
         with ExitStack() as stack:
             executor = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="fill"))
-            directories = frozenset((STAGING, *(wanted.row.path for wanted in plan.directories)))
+            directories = frozenset((staging_name(plan), *(wanted.row.path for wanted in plan.directories)))
             tree = Tree(self._into, directories, is_secured=self._local.is_secured)
             stack.callback(tree.close)
             if not self._local.is_secured and plan.content_bytes > _WORTH_WRITING_BACK_BYTES:

@@ -8,7 +8,7 @@ Names are `str` in which bytes that are not UTF-8 stand as surrogates (`surrogat
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final
 
@@ -124,7 +124,7 @@ class NameTable:
         """
         if self._allow_case_collisions:
             return
-        folded = _fold(path)
+        folded = fold(path)
         other = self._folded.get(folded, folded if folded in self._kinds else None)
         if other is not None and other != path:
             raise reject(name, f"makes {path!a}, which differs from {other!a} only by case or Unicode form: rename one")
@@ -148,6 +148,22 @@ def check_targets(targets: Mapping[str, str]) -> None:
     """Refuse symbolic links, given as path and target, that leave the tree or run in circles."""
     for path, target in targets.items():
         _follow(path, target, targets)
+
+
+def check_collisions(paths: Iterable[str]) -> None:
+    """Refuse paths that differ only by case or Unicode form."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        other = seen.setdefault(fold(path), path)
+        if other != path:
+            raise reject(path, f"differs from {other!a} only by case or Unicode form: rename one")
+
+
+def fold(path: str) -> str:
+    """The form in which a reader that minds neither case nor Unicode form sees it."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 def _follow(path: str, target: str, targets: Mapping[str, str]) -> None:
@@ -195,9 +211,3 @@ def _split(entry: str, path: str, what: str) -> Parts:
 
 def _byte_count(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
-
-
-def _fold(path: str) -> str:
-    if path.isascii():
-        return path.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

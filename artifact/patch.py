@@ -23,6 +23,9 @@ from artifact.index import DIGEST_BYTES, MAX_ROOT_BYTES
 MAX_FILE_BYTES: Final = 16 << 20
 """Of a file that is patched: old and new are held in memory at once."""
 
+MAX_PATCH_BYTES: Final = 64 << 20
+"""A larger one is not made and not used: a host holds it in memory while it pulls."""
+
 _MAGIC: Final = b"hotcold patch 1\n"
 _HEAD: Final = struct.Struct("<Q")
 _ROOT_LEVEL: Final = 19

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from artifact.index import Bucket, Kind, Root, Row, broken
-from artifact.names import MAX_COMPONENT_BYTES, NameTable, check_link, check_targets
+from artifact.names import MAX_COMPONENT_BYTES, NameTable, check_collisions, check_link, check_targets, fold, reject
 from artifact.table import Entries, Table
 
 _SUSPICIOUS: Final = (
@@ -132,6 +132,11 @@ class Planner:
         plan.starts.append(len(plan.paths))
         if len(plan.paths) != self._root.entries:
             raise broken(f"it has {len(plan.paths)} rows and speaks of {self._root.entries}")
+        if not plan.paths:
+            raise broken("it lists nothing: an empty build would serve nothing")
+        made, said = plan.content_bytes, self._root.content_bytes
+        if made > said or (made != said and not plan.spans):
+            raise broken(f"its files have {made} bytes, and it speaks of {said}")
         plan.removed = list(self._gone)
         self._check_vanished()
         self._finish_touched()
@@ -233,29 +238,40 @@ def check_names(plan: Plan, *, allow_case_collisions: bool) -> None:
         and all(len(row.path) <= MAX_COMPONENT_BYTES for row in rows)
         and joined.isascii()
         and _are_single(paths, [row.path for row in rows])
+        and (allow_case_collisions or _are_apart(paths, rows))
     )
     if is_plain:
         return
-    names = NameTable(allow_case_collisions=allow_case_collisions)
+    if len(frozenset(paths)) != len(paths):
+        raise broken("it lists a path twice")
+    names = NameTable(allow_case_collisions=True)
     for row in rows:
         name = _text(row.path)
         match row.kind:
             case Kind.DIRECTORY:
-                names.add_directory(name)
+                parts = names.add_directory(name)
             case Kind.SYMLINK:
-                names.add_symlink(name, _text(row.target))
+                parts = names.add_symlink(name, _text(row.target))
             case _:
-                names.add_file(name)
-    if len(frozenset(paths)) != len(paths):
-        raise broken("it lists a path twice")
+                parts = names.add_file(name)
+        if "/".join(parts) != name:
+            raise reject(name, "is not in the plain form of an index: no '.', no '/' at its end")
+    if not allow_case_collisions:
+        check_collisions(map(_text, paths))
 
 
 def _are_single(paths: Sequence[bytes], names: Sequence[bytes]) -> bool:
     """Whether none of `names`, which are ASCII, is in `paths` twice, in whatever case."""
     if len(names) > _FEW:
         return len({path.lower() for path in paths}) == len(paths)
-    joined = b"\0%b\0" % b"\0".join(paths).lower()
+    joined = b"\0%b\0" % b"\0\0".join(paths).lower()  # two between: what was counted is not searched again
     return all(joined.count(b"\0%b\0" % name.lower()) == 1 for name in names)
+
+
+def _are_apart(paths: Sequence[bytes], rows: Sequence[Row]) -> bool:
+    """Whether no new path, which is ASCII, differs by case or Unicode form from one that is not."""
+    strange = {fold(_text(path)) for path in paths if not path.isascii()}
+    return not strange or strange.isdisjoint(fold(_text(row.path)) for row in rows)
 
 
 def _text(name: bytes) -> str:

@@ -29,11 +29,13 @@ from artifact.lifeline import die_with_parent
 from artifact.manifest import ManifestRef
 from artifact.opening import Opening
 from artifact.pullwire import Confined, Finished, Progress, PullSettings, Spec, failed, send
+from artifact.ranges import NoPlaceGave
 from artifact.source import SourceFailed
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 _WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
-"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer."""
+"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer. One
+place's is enough: it will not offer them tomorrow, and the others failed as well."""
 _DEEPEST: Final = 20_000
 """Of Python's stack: a tree is as deep as the longest path allows."""
 
@@ -168,8 +170,8 @@ def _work(spec: Spec, patch: bytes, stdout: int) -> Callable[[], Coroutine[None,
     async def pull_what_is_missing() -> Finished:
         try:
             await pull.run()
-        except TransientError as error:
-            if error.kind not in _WITHOUT_INDEX:
+        except NoPlaceGave as error:
+            if error.kinds.isdisjoint(_WITHOUT_INDEX):
                 raise
             _empty(into)
             return await pull_whole()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
@@ -23,6 +23,21 @@ ATTEMPTS: Final = 5
 """Rounds over all places for one range; then the whole pull is tried again later, and goes on from there."""
 
 _FIRST_PAUSE_S: Final = 0.1
+
+
+class NoPlaceGave(TransientError):
+    """No place gave a range.
+
+    Attributes:
+        kinds: of each place's last failure.
+    """
+
+    def __init__(self, failures: Collection[SourceFailed]) -> None:
+        self.kinds = frozenset(failure.kind for failure in failures)
+        super().__init__(
+            "; and ".join(map(str, failures)),
+            kind=next(iter(self.kinds)) if len(self.kinds) == 1 else SourceFailed.kind,
+        )
 
 
 class RangedFile(Protocol):
@@ -102,7 +117,7 @@ class Places:
             consumer: takes it.
 
         Raises:
-            TransientError: no place gave it; the message names each one's last failure.
+            NoPlaceGave: the message names each place's last failure.
         """
         failures: dict[str, SourceFailed] = {}
         for attempt in range(self._attempts * len(self._urls)):
@@ -120,11 +135,7 @@ class Places:
             else:
                 self._preferred = number
                 return
-        kinds = {failure.kind for failure in failures.values()}
-        raise TransientError(
-            "; and ".join(str(failure) for failure in failures.values()),
-            kind=kinds.pop() if len(kinds) == 1 else SourceFailed.kind,
-        ) from next(reversed(failures.values()))
+        raise NoPlaceGave(failures.values()) from next(reversed(failures.values()))
 
     async def _read_once(self, url: str, offset: int, size: int, consumer: Consumer) -> None:
         file = await self._file(url)
@@ -139,7 +150,7 @@ class Places:
 
     async def _file(self, url: str) -> RangedFile:
         if urlsplit(url).scheme == "file":
-            return _LocalFile(url, self._resources.enter_context(opened_path(url)))
+            return _LocalFile(url)
         if urlsplit(url).scheme == "s3":
             if self._s3 is None:
                 # Only now: an extra, which need not be there.
@@ -160,19 +171,21 @@ _HOPELESS: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "b
 
 
 class _LocalFile:
-    def __init__(self, url: str, fd: int) -> None:
+    def __init__(self, url: str) -> None:
         self.shown = url
-        self._fd = fd
 
     async def read(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
         end = offset + size
-        while offset < end:
-            await asyncio.sleep(0)  # a local disk never waits, and others in this loop must run
-            try:
-                data = os.pread(self._fd, min(CHUNK_BYTES, end - offset), offset)
-            except OSError as error:
-                raise SourceFailed(f"{self.shown} cannot be read: {error.strerror}; look at the disk") from error
-            if not data:
-                raise SourceFailed(f"{self.shown} ends at {offset}: copy the artifact there again", kind="truncated")
-            offset += len(data)
-            yield data
+        with opened_path(self.shown) as fd:
+            while offset < end:
+                await asyncio.sleep(0)  # a local disk never waits, and others in this loop must run
+                try:
+                    data = os.pread(fd, min(CHUNK_BYTES, end - offset), offset)
+                except OSError as error:
+                    raise SourceFailed(f"{self.shown} cannot be read: {error.strerror}; look at the disk") from error
+                if not data:
+                    raise SourceFailed(
+                        f"{self.shown} ends at {offset}: copy the artifact there again", kind="truncated"
+                    )
+                offset += len(data)
+                yield data

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, eq
 from pathlib import Path
 from typing import Final
 
@@ -94,7 +94,7 @@ class Entries:
             recorded = self.stats[part.start * STAT_FIELDS : part.stop * STAT_FIELDS]
             try:
                 found = array("Q", chain.from_iterable(map(stat_of, map(os.lstat, self.paths[part.start : part.stop]))))
-            except OSError:
+            except (OSError, OverflowError):  # something is gone, or has a time before 1970
                 found = array("Q")
             if found != recorded or max(recorded[STAT_FIELDS - 1 :: STAT_FIELDS]) >= self.recorded_ns - RACY_NS:
                 yield from (entry for entry in part if not self._is_unchanged(entry))
@@ -122,6 +122,12 @@ class Table:
         self._entries = entries
         self._digest = digest
 
+    @property
+    def is_right(self) -> bool:
+        """Whether no bucket is damaged."""
+        digests = (hashlib.sha256(bucket).digest() for bucket in self.buckets)
+        return all(map(eq, digests, self.root.digests))
+
     def bucket(self, number: int) -> Bucket:
         """Decode one bucket.
 
@@ -141,7 +147,7 @@ class Table:
             return None
         paths = document.paths.split(b"\0") if document.paths else []
         stats: array[int] = array("Q")
-        stats.frombytes(document.stats)
+        stats.frombytes(document.stats[: len(document.stats) // stats.itemsize * stats.itemsize])
         is_sound = (
             len(document.starts) == len(self.root) + 1
             and document.starts[-1] == len(paths) == self.root.entries
