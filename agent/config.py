@@ -68,6 +68,7 @@ class FetchTable(_Table, frozen=True):
     allow_case_collisions: bool = False
     require_sandbox: bool = False
     ca_cert: str | None = None
+    keep_puller_ready: bool = False
 
 
 class ReleasesTable(_Table, frozen=True):

@@ -25,6 +25,7 @@ from agent.logs import configure_logs
 from agent.memory import Memory
 from agent.notify import Notifier
 from agent.privileges import keep_capabilities_from_children
+from agent.ready import ReadyPuller
 from agent.reporter import Reporter
 from agent.runner import Runner, Situation
 from agent.scrub import Scrubber
@@ -105,11 +106,13 @@ class Daemon:
                 sleep=self._sleep,
                 chance=self._chance,
             )
+            pullers = ReadyPuller(lambda: self._settings.fetch.keep_puller_ready)
             workshop = Workshop(
                 settings=lambda: self._settings,
                 swapper=swapper,
                 memory=memory,
                 slots=slots,
+                pullers=pullers,
                 http=http,
                 clock=self._clock,
                 now=_now,
@@ -161,7 +164,9 @@ class Daemon:
             await server.start()
             stack.push_async_callback(server.aclose)
             self._listen_to_signals(runner.post)
-            await self._serve(runner, reporter, slots=slots, scrubber=scrubber, store=store, identity=identity)
+            await self._serve(
+                runner, reporter, slots=slots, pullers=pullers, scrubber=scrubber, store=store, identity=identity
+            )
         log.info("stopped")
         return 0
 
@@ -171,6 +176,7 @@ class Daemon:
         reporter: Reporter,
         *,
         slots: SlotKeeper,
+        pullers: ReadyPuller,
         scrubber: Scrubber,
         store: Store,
         identity: Identity,
@@ -182,6 +188,7 @@ class Daemon:
             others = [
                 group.create_task(reporter.run(group), name="reports"),
                 group.create_task(slots.run(), name="slot"),
+                group.create_task(pullers.run(), name="ready puller"),
                 group.create_task(scrubber.run(), name="scrub"),
                 group.create_task(self._beat_for_ever(runner), name="beats"),
                 group.create_task(self._reload_for_ever(identity, runner), name="reloads"),

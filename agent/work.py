@@ -54,6 +54,7 @@ from agent.hooks import HookFailed, HookRun, run_hook
 from agent.memory import Absence, Memory
 from agent.prove import prove
 from agent.rate import Rate
+from agent.ready import ReadyPuller
 from agent.slots import SlotKeeper
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
@@ -120,6 +121,7 @@ class Workshop:
         swapper: Swapper,
         memory: Memory,
         slots: SlotKeeper,
+        pullers: ReadyPuller,
         http: aiohttp.ClientSession,
         clock: Callable[[], float],
         now: Callable[[], datetime],
@@ -130,6 +132,7 @@ class Workshop:
         self._swapper = swapper
         self._memory = memory
         self._slots = slots
+        self._pullers = pullers
         self._http = http
         self._clock = clock
         self._now = now
@@ -192,7 +195,7 @@ class Workshop:
         try:
             async with _translated("fetching"):
                 await self._run_hook("before_fetch", build_id=build.id)
-                async with Puller() as puller:
+                async with self._pullers.taken() as puller:
                     prepared = await run_blocking(self._prepare, build, is_repull=is_repull)
                     release = prepared.release
                     async with self._left_on_failure(puller, release, is_resumable=build.index is not None):

@@ -51,43 +51,51 @@ async def pull(
     on_gaps: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> bool:
     """Start a process and have it fill `into`; see `Puller.pull`."""
-    async with Puller() as puller:
+    puller = await Puller.start()
+    try:
         return await puller.pull(ref, into, settings=settings, on_progress=on_progress, local=local, on_gaps=on_gaps)
+    finally:
+        await puller.end()
 
 
 class Puller:
-    """A process that pulls one build. A context manager: it starts at once, so that it loads while others prepare.
+    """A process that pulls one build, made by `start`: it loads while others prepare, and waits for its work.
 
-    When the block ends, whichever way, the process is gone, and its own children; where this process is killed, they
-    die with it.
+    After `end` the process is gone, and its own children; where this process is killed, they die with it.
     """
 
-    def __init__(self) -> None:
-        self._process: Process | None = None
-        self._stderr: asyncio.Task[bytes] | None = None
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._stderr = asyncio.create_task(_tail(process), name="pull-stderr")
 
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # else a directory `artifact` in the agent's working directory would be run
-            "-m",
-            "artifact.puller",
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=_MAX_LINE_BYTES,
-            start_new_session=True,  # Ctrl-C in a terminal is the agent's to handle
+    @classmethod
+    async def start(cls) -> Self:
+        """Start a process; whoever does calls `end`.
+
+        Raises:
+            OSError: the operating system starts none.
+        """
+        return cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # else a directory `artifact` in the agent's working directory would be run
+                "-m",
+                "artifact.puller",
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=_MAX_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C in a terminal is the agent's to handle
+            )
         )
-        self._stderr = asyncio.create_task(_tail(self._process), name="pull-stderr")
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.end()
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
 
     async def end(self) -> None:
         """Kill the process and its children, and wait for that; fine if they have ended."""
-        assert self._process is not None  # noqa: S101 - entered
-        assert self._stderr is not None  # noqa: S101 - entered
         if self._process.returncode is None or not self._stderr.done():
             await _kill_and_reap(self._process, self._stderr)
 
@@ -106,8 +114,8 @@ class Puller:
         A build with an index is made of what this host lacks, and of what `local` names; `into` may then hold another
         build, or what an interrupted pull left. Any other archive is received whole, into an empty directory.
 
-        When this returns, no process works in `into` any more; after an error or a cancel, when the block ends. What is
-        in `into` then is unspecified, and of use for the next try if the build has an index.
+        When this returns, no process works in `into` any more; after an error or a cancel, after `end`. What is in
+        `into` then is unspecified, and of use for the next try if the build has an index.
 
         Args:
             ref: the build.
@@ -130,8 +138,6 @@ class Puller:
                 `archive_unstorable`, `index_broken`; its digest was right, so that fetching it again cannot help.
             ConfigError: `disk_not_writable`, `not_empty`, `bad_ca_cert`, `sandbox_incomplete`, `sandbox_failed`.
         """
-        assert self._process is not None  # noqa: S101 - entered
-        assert self._stderr is not None  # noqa: S101 - entered
         patch = b""
         if ref.index is not None and ref.index.patches:
             # Only now: an agent that never deploys a patch does not hold what it takes to read one.

@@ -20,6 +20,7 @@ import aiohttp
 from agent.config import Settings, parse_settings
 from agent.events import RepullRequested
 from agent.memory import Memory
+from agent.ready import ReadyPuller
 from agent.runner import Runner, Situation
 from agent.slots import SlotKeeper
 from agent.states import BuildRefused, RolledBack, Steady
@@ -144,6 +145,7 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX) -> AsyncIterator[Li
                 swapper=swapper,
                 memory=memory,
                 slots=slots,
+                pullers=ReadyPuller(lambda: False),
                 http=http,
                 clock=time.monotonic,
                 now=_now,

@@ -112,7 +112,9 @@ class Victims:
         self._server = server
         self._directory = directory
 
-    def run(self, task: Task, side: Side, *, trace: str, inject: str | None = None, is_agent_killed: bool = False) -> Outcome:
+    def run(
+        self, task: Task, side: Side, *, trace: str, inject: str | None = None, is_agent_killed: bool = False
+    ) -> Outcome:
         """Run one life.
 
         Args:

@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import sys
-from pathlib import Path
 
 import msgspec
 import structlog

@@ -82,7 +82,9 @@ SIDES = [(scenario.name, side) for scenario in SCENARIOS.values() for side in sc
 NEXT = "b5"
 _NUMBERS = itertools.count()
 
-_MAKING = r"^(?:mkdir|rename|symlink|write|pwrite64|fsync|fdatasync|syncfs|ftruncate|fchmod|utimens|ioctl|open.*O_CREAT)"
+_MAKING = (
+    r"^(?:mkdir|rename|symlink|write|pwrite64|fsync|fdatasync|syncfs|ftruncate|fchmod|utimens|ioctl|open.*O_CREAT)"
+)
 _CHANGING = r"^(?:mkdir|rename|symlink|unlink|rmdir|ftruncate|fchmod|chmod|utimens|open.*O_(?:WRONLY|RDWR))"
 ERRORS = {
     "ENOSPC": _MAKING,
@@ -92,7 +94,9 @@ ERRORS = {
     "EIO": r"",
 }
 """Which calls can fail so."""
-SAMPLED_ERROR = dict(zip(SIDES, ("ENOSPC", "EIO", "EIO", "ENOSPC", "EROFS", "EMFILE", "EIO", "EDQUOT", "EIO"), strict=False))
+SAMPLED_ERROR = dict(
+    zip(SIDES, ("ENOSPC", "EIO", "EIO", "ENOSPC", "EROFS", "EMFILE", "EIO", "EDQUOT", "EIO"), strict=False)
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +151,9 @@ class Trials:
 
     def host(self) -> AgentHost:
         """A fresh copy."""
-        host = replace(self._template, base=self._memory / f"trial-{self.scenario.name}-{next(_NUMBERS)}", keep=self.scenario.keep)
+        host = replace(
+            self._template, base=self._memory / f"trial-{self.scenario.name}-{next(_NUMBERS)}", keep=self.scenario.keep
+        )
         shutil.copytree(self._template.base, host.base, symlinks=True)
         if host.layout.tables.exists():
             restated(host.layout.tables, host.layout.releases)
@@ -251,11 +257,11 @@ def test_a_kill_at_any_call(name: str, side: Side, memory: Path, builds: Builds,
 
 @pytest.mark.parametrize(
     ("name", "side", "error"),
-    [(*each, error) for each in SIDES for error in ERRORS] if IS_FULL else [(*each, error) for each, error in SAMPLED_ERROR.items()],
+    [(*each, error) for each in SIDES for error in ERRORS]
+    if IS_FULL
+    else [(*each, error) for each, error in SAMPLED_ERROR.items()],
 )
-def test_an_error_at_any_call(
-    name: str, side: Side, error: str, memory: Path, builds: Builds, tracer: Victims
-) -> None:
+def test_an_error_at_any_call(name: str, side: Side, error: str, memory: Path, builds: Builds, tracer: Victims) -> None:
     """Each call fails once: the agent tries again and ends on what was ordered, or does not start and says why.
 
     No such error is ever taken for the build's fault, which would refuse it.

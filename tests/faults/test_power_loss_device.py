@@ -145,7 +145,10 @@ class Lab:
                     _apply(file.fileno(), self.log[number], lambda: crash.kept == "all" or chance.random() < 0.5)
         with mounted_image(self.kind, image, self._mounted):
             found = served(self.host, self.builds)
-            assert found in {None: {"b3", DEPLOYED}, DEPLOYED: {DEPLOYED, WENT_BACK}, WENT_BACK: {WENT_BACK}}[crash.promised]
+            assert (
+                found
+                in {None: {"b3", DEPLOYED}, DEPLOYED: {DEPLOYED, WENT_BACK}, WENT_BACK: {WENT_BACK}}[crash.promised]
+            )
             # The order that counts is the key's, not the disk's.
             serial, wanted = (4, DEPLOYED) if crash.promised is None else (5, WENT_BACK)
             asyncio.run(live_on(self.host, self.builds, serial, wanted, "b5"))
@@ -163,11 +166,14 @@ def _apply(fd: int, event: Event, is_kept: object) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "durability"),
-    [(kind, durability) for kind in KINDS for durability in ("syncfs", "fsync") if IS_FULL or kind == "ext4" or durability == "syncfs"],
+    [
+        (kind, durability)
+        for kind in KINDS
+        for durability in ("syncfs", "fsync")
+        if IS_FULL or kind == "ext4" or durability == "syncfs"
+    ],
 )
-def test_a_power_loss_at_any_flush(
-    kind: str, durability: str, memory: Path, builds: Builds, tracer: Victims
-) -> None:
+def test_a_power_loss_at_any_flush(kind: str, durability: str, memory: Path, builds: Builds, tracer: Victims) -> None:
     """Whatever the device had not flushed is lost or not: hot is whole, a deploy that was done stays done."""
     require(kind)
     lab = Lab(kind, durability, memory / f"{kind}-{durability}", builds)
@@ -190,6 +196,6 @@ def test_without_flushes_a_power_loss_does_harm(memory: Path, builds: Builds, tr
     for crash in lab.crashes():
         try:
             lab.check(crash)
-        except Exception:  # noqa: BLE001, PERF203 - whichever promise it is that breaks first
+        except Exception:  # noqa: BLE001 - whichever promise it is that breaks first
             return
     pytest.fail("no state of the device was found to be broken, although nothing was ever flushed")
