@@ -113,7 +113,7 @@ class IndexedPull:
                 self._own = self._known = None
             plan = Planner(root, buckets.decoded, self._known, changed).plan()
             check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
-            _check_space(self._into, plan)
+            self._check_space(plan)
             stats = await self._fill(plan, root, buckets, places, used)
             self._write_table(plan, root, buckets, stats)
         self._report(len(plan.paths))
@@ -191,6 +191,43 @@ class IndexedPull:
             except OSError as error:
                 raise disk_error(error, Path(self._local.table).parent, "writing the table") from error
 
+    def _check_space(self, plan: Plan) -> None:
+        """Find out before the first byte whether all will fit.
+
+        Raises:
+            TransientError: kind `disk_full`.
+        """
+        space = os.statvfs(self._into)
+        free_bytes = space.f_bavail * space.f_frsize
+        needed_bytes = plan.content_bytes + _BLOCK_BYTES * (len(plan.created) + len(plan.directories)) // 2
+        needed_inodes = len(plan.created) + len(plan.directories)
+        if needed_bytes > free_bytes or (space.f_files and needed_inodes > space.f_favail):
+            here_bytes, here_inodes = self._held(plan)
+            needed_bytes, needed_inodes = needed_bytes - here_bytes, needed_inodes - here_inodes
+        if needed_bytes > free_bytes:
+            raise TransientError(
+                f"{needed_bytes} bytes are needed below {self._into}, {free_bytes} are free: free "
+                f"{needed_bytes - free_bytes} bytes on that file system",
+                kind="disk_full",
+            )
+        if space.f_files and needed_inodes > space.f_favail:
+            raise TransientError(
+                f"{needed_inodes} inodes are needed below {self._into}, {space.f_favail} are free (df -i): remove "
+                "files there",
+                kind="disk_full",
+            )
+
+    def _held(self, plan: Plan) -> tuple[int, int]:
+        """Bytes and inodes of entries that stand where others will, and that go or are kept before those are made."""
+        prefix = os.fsencode(self._into) + b"/"
+        held_bytes = held_inodes = 0
+        for path in (*(wanted.row.path for wanted in (*plan.created, *plan.directories)), *plan.removed):
+            with suppress(OSError):
+                found = os.lstat(prefix + path)
+                held_bytes += min(found.st_size, found.st_blocks * 512)
+                held_inodes += 1
+        return held_bytes, held_inodes
+
     # --- progress -----------------------------------------------------------------------------------------------------
 
     def _received(self, count_bytes: int) -> None:
@@ -241,26 +278,3 @@ def _check_limits(root: Root, limits: Limits) -> None:
                 f"the build has {found} where {what} allows {limit}: raise the limit if it really is that large",
                 kind="archive_too_big",
             )
-
-
-def _check_space(into: Path, plan: Plan) -> None:
-    """Find out before the first byte whether all will fit; what goes away first is not counted, to be on the safe side.
-
-    Raises:
-        TransientError: kind `disk_full`.
-    """
-    space = os.statvfs(into)
-    free_bytes = space.f_bavail * space.f_frsize
-    needed_bytes = plan.content_bytes + _BLOCK_BYTES * (len(plan.created) + len(plan.directories)) // 2
-    needed_inodes = len(plan.created) + len(plan.directories)
-    if needed_bytes > free_bytes:
-        raise TransientError(
-            f"{needed_bytes} bytes are needed below {into}, {free_bytes} are free: free {needed_bytes - free_bytes} "
-            "bytes on that file system",
-            kind="disk_full",
-        )
-    if space.f_files and needed_inodes > space.f_favail:
-        raise TransientError(
-            f"{needed_inodes} inodes are needed below {into}, {space.f_favail} are free (df -i): remove files there",
-            kind="disk_full",
-        )
