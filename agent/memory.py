@@ -15,7 +15,7 @@ import msgspec
 from agent.states import Refusal
 from artifact import HotcoldError, TransientError
 from fleet import Order, decode_order, encode
-from swapper import write_durably
+from swapper import remove_temporary, write_durably
 
 ORDER: Final = "order.json"
 REFUSAL: Final = "refusal.json"
@@ -65,6 +65,15 @@ class Memory:
             absence=self._recall(ABSENCE, Absence, problems),
             problems=tuple(problems),
         )
+
+    def remove_leftovers(self) -> None:
+        """Remove what a crash while something was kept has left.
+
+        Raises:
+            TransientError, ConfigError: the disk cannot be written; what is left only takes room.
+        """
+        for name in (ORDER, REFUSAL, HOLD, ABSENCE):
+            remove_temporary(self._dir / name)
 
     def keep_order(self, order: Order) -> None:
         """Remember the order with the highest serial that this host obeys."""

@@ -147,6 +147,10 @@ class Runner:
         Returns:
             What was found damaged, for the log.
         """
+        try:
+            await run_blocking(self._memory.remove_leftovers)
+        except HotcoldError as error:
+            log.warning("cannot tidy up", error=str(error))
         recollection = await run_blocking(self._memory.recall)
         disk = await run_blocking(self._swapper.look)
         order, strayed = self._own(recollection.order)

@@ -18,7 +18,7 @@ Knows nothing of Consul, of processes, or of how a build is fetched.
 """
 
 from swapper.disk import Disk, Release
-from swapper.durable import write_durably
+from swapper.durable import remove_temporary, write_durably
 from swapper.kernel import LINUX, Kernel
 from swapper.layout import Layout
 from swapper.links import How
@@ -37,5 +37,6 @@ __all__ = [
     "Release",
     "Swap",
     "Swapper",
+    "remove_temporary",
     "write_durably",
 ]

@@ -140,6 +140,21 @@ class Victims:
             status = int(self._ask("\n"))
         return Outcome(status, self._settled(log))
 
+    def run_recorded(self, task: Task, *, trace: str) -> Outcome:
+        """Run one life with all that it starts, in one log, with all bytes that are written."""
+        log = self._directory / "log"
+        strace = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-o", str(log), "-e", f"trace={trace}"]
+        pid = int(self._ask(encode_task(task).decode()))
+        with subprocess.Popen([*strace, "-p", str(pid)], stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            attached = tracer.stderr.readline()
+            if "attached" not in attached:
+                self._ask("\n")
+                pytest.skip(f"strace cannot trace here: {attached.strip()}")
+            status = int(self._ask("\n"))
+            tracer.wait()
+        return Outcome(status, log.read_text(errors="replace"))
+
     def run_undisturbed(self, task: Task) -> int:
         """Run one life without a tracer; its exit status."""
         self._ask(encode_task(task).decode())

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from tests.faults.recording_disk import (
     Event,
     Flush,
     Mark,
+    RecordingDisk,
     Write,
     make_file_system,
     mounted_image,
@@ -116,6 +118,8 @@ class Lab:
                     calls = "fsync,syncfs,fdatasync"
                     assert tracer.run(task, "agent", trace=calls, inject=f"{calls}:retval=0").status == 0
                 disk.mark(build_id)
+            if not is_durable:
+                _await_flush(disk)
         self.log = tuple(disk.log)
         image.unlink()
 
@@ -153,6 +157,13 @@ class Lab:
             serial, wanted = (4, DEPLOYED) if crash.promised is None else (5, WENT_BACK)
             asyncio.run(live_on(self.host, self.builds, serial, wanted, "b5"))
         image.unlink()
+
+
+def _await_flush(disk: RecordingDisk) -> None:
+    """Wait until the file system commits its journal by itself, which it does once a second."""
+    known, ends_s = len(disk.log), time.monotonic() + 20
+    while time.monotonic() < ends_s and not any(isinstance(event, Flush) for event in disk.log[known:]):
+        time.sleep(0.05)
 
 
 def _apply(fd: int, event: Event, is_kept: object) -> None:
