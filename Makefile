@@ -3,6 +3,7 @@
 #   make demo    the whole main job on this machine; ARGS="--once --json" for one JSON object
 #   make test    all tests; ARGS="-k swap" for some
 #   make check   formatting, lint, types, import rules
+#   make fuzz    one reader of foreign bytes, for a minute; ARGS="zip 600" for another one, and for longer
 #   make bench   the benchmarks; ARGS="swap" for those whose name says so
 #   make clean   removes what these have made
 #
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := demo
-.PHONY: demo test check bench clean
+.PHONY: demo test check fuzz bench clean
 
 PYTHON_BIN := .venv/bin/python
 ARGS ?=
@@ -27,6 +28,9 @@ check: .venv/.for-check
 	@$(PYTHON_BIN) -m ruff check .
 	@$(PYTHON_BIN) -m mypy
 	@.venv/bin/lint-imports
+
+fuzz: .venv/.for-fuzz
+	@exec env PYTHONPATH=. $(PYTHON_BIN) tests/fuzz/fuzz.py $(or $(ARGS),tar)
 
 bench: .venv/.for-test
 	@found=; for each in benchmarks/bench_*.py; do \

@@ -91,8 +91,11 @@ class Puller:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.returncode is None
+        """Whether it has not ended yet, as the kernel knows it: asyncio hears of it later."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # ended, and asyncio has heard of it
+            return False
 
     async def end(self) -> None:
         """Kill the process and its children, and wait for that; fine if they have ended."""

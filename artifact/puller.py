@@ -1,9 +1,7 @@
-"""Owns the child process of `artifact.pull`: tries each url, reports on stdout, dies with its parent.
-
-It has the network and never looks into an archive: that is done by a process of its own, `artifact.opener`, which it
-feeds by way of `artifact.opening` and `artifact.transfer`.
+"""Owns the child process of `artifact.pull`: its life, its reports on stdout, its death with its parent.
 
 Why a process: the memory of a pull is given back, a kill ends it at any point, and a fault in it is not the agent's.
+The work is left to `artifact.indexed` for builds of ours and to `artifact.foreign` for all other archives.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import sys
 import threading
 import time
@@ -22,15 +19,12 @@ from typing import Final
 import msgspec
 
 from artifact.allocation import keep_freed_memory
-from artifact.diskerrors import disk_error
-from artifact.errors import ConfigError, HotcoldError, TransientError
+from artifact.errors import HotcoldError
+from artifact.foreign import empty, pull_from_any
 from artifact.indexed import IndexedPull
 from artifact.lifeline import die_with_parent
-from artifact.manifest import ManifestRef
-from artifact.opening import Opening
-from artifact.pullwire import Confined, Finished, Progress, PullSettings, Spec, failed, send
+from artifact.pullwire import Confined, Finished, Progress, Spec, failed, send
 from artifact.ranges import NoPlaceGave
-from artifact.source import SourceFailed
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 _WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
@@ -38,68 +32,6 @@ _WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410
 place's is enough: it will not offer them tomorrow, and the others failed as well."""
 _DEEPEST: Final = 20_000
 """Of Python's stack: a tree is as deep as the longest path allows."""
-
-
-async def pull_from_any(
-    ref: ManifestRef,
-    into: Path,
-    *,
-    settings: PullSettings,
-    on_progress: Callable[[Progress], None],
-    on_gaps: Callable[[tuple[str, ...]], None],
-) -> None:
-    """Fill `into`, an existing empty directory, from the first of the reference's urls that gives the artifact.
-
-    Raises:
-        TransientError: no url did; the message names each one's failure, the kind is theirs if they share one.
-        HotcoldError: what `artifact.transfer` raises that no other url can help.
-    """
-    _check_empty(into)
-    opening = Opening.start(ref, into, settings, on_gaps=on_gaps)
-    try:
-        # Only now, so that the other process starts meanwhile: the HTTP client takes longer to load than all else.
-        from artifact.transfer import transfer  # noqa: PLC0415
-
-        failures: list[SourceFailed] = []
-        for url in ref.urls:
-            if failures:
-                _empty(into)
-                opening = Opening.start(ref, into, settings, on_gaps=on_gaps)
-            try:
-                await transfer(ref, url, opening, settings=settings, on_progress=on_progress)
-            except SourceFailed as failure:
-                failures.append(failure)
-            else:
-                return
-    finally:
-        opening.kill()  # it has ended, unless the modules could not be loaded
-    kinds = {failure.kind for failure in failures}
-    raise TransientError(
-        f"build {ref.id} cannot be fetched: " + "; and ".join(str(failure) for failure in failures),
-        kind=kinds.pop() if len(kinds) == 1 else SourceFailed.kind,
-    ) from failures[-1]
-
-
-def _check_empty(into: Path) -> None:
-    try:
-        with os.scandir(into) as entries:
-            found = next((entry.name for entry in entries), None)
-    except OSError as error:
-        raise ConfigError(f"{into} cannot be filled: {error.strerror}", kind="disk_not_writable") from error
-    if found is not None:
-        raise ConfigError(f"{into} cannot be filled: it holds {found!a} already", kind="not_empty")
-
-
-def _empty(into: Path) -> None:
-    try:
-        with os.scandir(into) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    Path(entry.path).unlink()
-    except OSError as error:
-        raise disk_error(error, into, "removing what the url before left") from error
 
 
 class _Reporter:
@@ -173,7 +105,7 @@ def _work(spec: Spec, patch: bytes, stdout: int) -> Callable[[], Coroutine[None,
         except NoPlaceGave as error:
             if error.kinds.isdisjoint(_WITHOUT_INDEX):
                 raise
-            _empty(into)
+            empty(into)
             return await pull_whole()
         return Finished(is_secured=spec.local.is_secured)
 

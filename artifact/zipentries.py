@@ -31,8 +31,16 @@ _TYPES: Final = {
     stat.S_IFDIR: EntryKind.DIRECTORY,
     stat.S_IFLNK: EntryKind.SYMLINK,
 }
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, ValueError)
-"""What zipfile raises for broken archives; ValueError where offsets or encodings are nonsense."""
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    struct.error,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+)
+"""What zipfile raises for broken archives; the last two where offsets or encodings are nonsense."""
 
 
 def zip_entries(spool: IO[bytes]) -> Iterator[Entry]:
@@ -43,7 +51,7 @@ def zip_entries(spool: IO[bytes]) -> Iterator[Entry]:
     """
     try:
         archive = zipfile.ZipFile(spool)
-    except (*_BROKEN, OSError, OverflowError) as error:
+    except (*_BROKEN, OSError) as error:
         raise broken(f"not a sound zip archive ({error}): is it complete, and really a .zip?") from error
     with archive:
         for info in archive.infolist():

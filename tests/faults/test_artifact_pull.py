@@ -300,6 +300,16 @@ async def test_the_next_url_gets_an_empty_directory(into: Path) -> None:
     assert pullers() == []
 
 
+async def test_what_a_wrong_url_left_is_removed_however_deep_it_is(into: Path) -> None:
+    """Deeper than a stack: nobody has judged it when it is removed."""
+    deep = make_tar("a", "/".join(["d"] * 2000), "d/e/f", size=170_000)
+    good = make_tar("a", "d", "e", size=170_000)
+    deep += bytes(len(good) - len(deep))
+    async with serving(plain(deep, length=-1)) as first, serving(plain(good)) as second:
+        await pull(reference(first, second, data=good), into, settings=FAST, on_progress=lambda _: None)
+    assert files(into) == {"a", "d", "e"}
+
+
 async def test_when_all_urls_fail_each_is_named(into: Path) -> None:
     async with serving(plain(b"", status="404 Gone")) as first, serving(plain(flipped(GOOD, 5000))) as second:
         error = await failure(reference(first, second), into)
