@@ -30,6 +30,11 @@ class ReadyPuller:
         self._wanted = asyncio.Event()
         self._wanted.set()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a process waits for work."""
+        return self._ready is not None
+
     async def run(self) -> None:
         """Keep one ready until cancelled; then it is gone."""
         try:

@@ -159,8 +159,11 @@ class Recorder:
             case "fchmod":
                 self._set_mode(self._opened(arguments[0]), int(arguments[1], 8), text)
             case "chmod" | "fchmodat":
-                path, mode = (self._path("", arguments[0]), arguments[1]) if call == "chmod" else (
-                    self._path(*arguments[0:2]), arguments[2])
+                path, mode = (
+                    (self._path("", arguments[0]), arguments[1])
+                    if call == "chmod"
+                    else (self._path(*arguments[0:2]), arguments[2])
+                )
                 self._set_mode(None if path is None else self._find(path), int(mode, 8), text)
             case "utimensat":
                 path = self._path(arguments[0], arguments[1])
@@ -299,7 +302,6 @@ class Recorder:
     def _opened(self, descriptor: str) -> Node | None:
         path = self._path(descriptor, "NULL")
         return None if path is None else self._find(path)
-
 
     # --- the states -------------------------------------------------------------------------------------------------
 
