@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import socket
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -325,14 +325,28 @@ def _structs_in(kind: Any) -> tuple[type[msgspec.Struct], ...]:
     return tuple(struct for argument in arguments for struct in _structs_in(argument))
 
 
+def _choices(kind: Any, parts: Sequence[str]) -> tuple[object, ...]:
+    """What may stand there, where that is one of a few words."""
+    for part in parts:
+        fields = {field.name: field.type for struct in _structs_in(kind) for field in msgspec.structs.fields(struct)}
+        if part not in fields:
+            return ()
+        kind = fields[part]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
 def _locate(message: str, raw: Mapping[str, Any]) -> str:
     """Turn msgspec's `... - at $.a.b` into `a.b = <what was found>: ...`."""
     what, _, where = message.partition(" - at ")
     path = where.strip("`").removeprefix("$").removeprefix(".")
     if not path:
         return what
+    parts = path.replace("[", ".[").split(".")
+    choices = _choices(Document, parts)
+    if choices:
+        what = f"allowed: {', '.join(map(str, choices))}"
     found: Any = raw
-    for part in path.replace("[", ".[").split("."):
+    for part in parts:
         if isinstance(found, dict) and part in found:
             found = found[part]
         elif isinstance(found, list) and part.startswith("[") and part.strip("[]").isdigit():

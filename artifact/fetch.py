@@ -18,6 +18,7 @@ import aiohttp
 
 from artifact.entries import CHUNK_BYTES
 from artifact.errors import ConfigError
+from artifact.httperrors import said
 from artifact.pullwire import PullSettings
 from artifact.source import RateWatch, SourceFailed, opened_path
 from artifact.urls import shown
@@ -228,8 +229,7 @@ def translated(url: str, settings: PullSettings) -> Iterator[None]:
         ) from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         kind, remedy = _meaning(error)
-        said = " ".join(str(error).split())  # aiohttp draws the bad byte on lines of its own
-        raise SourceFailed(f"{shown(url)}: {type(error).__name__}: {said}; {remedy}", kind=kind) from error
+        raise SourceFailed(f"{shown(url)}: {said(error)}; {remedy}", kind=kind) from error
 
 
 def _meaning(error: Exception) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from consul import ConsulException, NotFound, aio, base
 from yarl import URL
 
 from artifact import ConfigError
+from artifact.httperrors import said
 from fleet.acl import rule_needed
 from fleet.contact import ContactLog
 from fleet.settings import ConsulSettings
@@ -237,7 +238,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
             if self.closed:
                 raise StoreUnreachable("this connection to Consul was closed", kind="store_closed") from error
             failure = StoreUnreachable(
-                f"{self._where(method, path)} failed: {str(error) or type(error).__name__}; "
+                f"{self._where(method, path)} failed: {said(error)}; "
                 "does the Consul agent run, and is its address (CONSUL_HTTP_ADDR) right?"
             )
             self._log.failed(REQUESTS, failure)

@@ -84,7 +84,7 @@ def test_trusted_keys_are_lines_and_files(tmp_path: Path) -> None:
             "unknown key `hooks.staged.args`; did you mean `hooks.staged.argv`?",
         ),
         (MINIMAL + '[drain]\ntimeout_s = "60"\n', "drain.timeout_s = '60': Expected `float`, got `str`"),
-        (MINIMAL + '[drain]\npolicy = "wait"\n', "drain.policy = 'wait': Invalid enum value 'wait'"),
+        (MINIMAL + '[drain]\npolicy = "wait"\n', "drain.policy = 'wait': allowed: abort, proceed"),
         (MINIMAL + "[[drain.workers]]\n", "needs at least one of"),
         (MINIMAL + "[[drain.workers]]\nuser = 5\n", "drain.workers[0].user = 5: Expected `str | null`, got `int`"),
         (MINIMAL + "[releases]\nkeep = 1\n", "releases.keep = 1: at least 2"),
