@@ -180,8 +180,8 @@ def read_key_text(path: Path) -> str:
 
 
 def shown_id(key: bytes) -> str:
-    """A key's id as minisign shows it: the eight bytes are a little-endian number."""
-    return f"{int.from_bytes(key, 'little'):016X}"
+    """A key's id as minisign shows it: the eight bytes are a little-endian number, without leading zeros."""
+    return f"{int.from_bytes(key, 'little'):X}"
 
 
 def encoded(data: bytes) -> str:
