@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from click import Group
+from click import Command, Group
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config import HOOK_POINTS, parse_settings
@@ -29,6 +29,9 @@ from agent.work import Observed
 from agent.workers import Busy
 from artifact import decode_manifest
 from artifact.pull import Progress
+from artifact.secretkey import SecretKey
+from artifact.signing import signature_by
+from artifact.statement import statement
 from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
@@ -162,6 +165,16 @@ def test_example_order_means_what_the_page_says() -> None:
     assert decode_order(encode(order)) == order
 
 
+def test_example_signature_is_one() -> None:
+    """The example's statement is that of the code, and the key that the page gives away made the signature."""
+    manifest = decode_manifest(examples()["manifest"])
+    key = SecretKey(b"example!", bytes(range(32)))
+    [shown] = re.findall(r"<!-- statement -->\n```json\n(.*?)```", FORMATS, re.DOTALL)
+    assert shown.encode() == statement(manifest.app, manifest)
+    assert manifest.signature == signature_by(key, manifest), signature_by(key, manifest)
+    assert f"key `{key.public.key_id}`, `{key.public.line()}`" in FORMATS
+
+
 def test_keys_are_those_of_the_store() -> None:
     """The names in the table of keys are those that the code makes."""
     names = [
@@ -194,6 +207,7 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
         order_problem=problem,
         since=datetime.now(UTC),
         since_s=0.0,
+        signer="E7D620F8F1C4F6B5",
     )
     run = HookRun("before_drain", ("true",), 0, 0.1, "", timed_out=False)
     observed = Observed(
@@ -294,7 +308,7 @@ def test_kinds_of_problems_exist() -> None:
     symptoms = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
     known = {*STATE_NAMES.values(), "http_404"}
     words = {word for symptom in symptoms for word in re.findall(r"`([a-z_0-9]+)`", symptom)}
-    meant = words | set(re.findall(r"^\| `(order_\w+)` \|", FORMATS, re.MULTILINE)) - known
+    meant = words | set(re.findall(r"^\| `((?:order|signature|build)_\w+)` \|", FORMATS, re.MULTILINE)) - known
     assert len(meant) >= 10
     assert {word for word in meant - known if f'"{word}"' not in code and not _is_composed(word)} == set()
 
@@ -319,12 +333,15 @@ def commands() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("page", "words"), [pytest.param(*each, id=" ".join(each[1])) for each in commands()])
 def test_commands_exist_with_their_options(page: str, words: list[str]) -> None:
     """A command line of a document names a sub-command that exists, and options that it has."""
-    assert isinstance(cli, Group)
+    command: Command = cli
+    rest = iter(words)
     with cli.make_context("hotcold", ["--help"], resilient_parsing=True) as context:
-        command = cli.get_command(context, words[0])
-    assert command is not None, page
+        while isinstance(command, Group):
+            found = command.get_command(context, next(rest))
+            assert found is not None, page
+            command = found
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    used = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+    used = {word.partition("=")[0] for word in rest if word.startswith("--")}
     assert used <= known
 
 
