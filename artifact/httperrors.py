@@ -10,8 +10,9 @@ import aiohttp
 
 def said(error: Exception) -> str:
     """The gist of an error of a request, on one line."""
-    if type(error) is aiohttp.ClientConnectorError and error.os_error.errno in errno.errorcode:
+    number = error.os_error.errno if type(error) is aiohttp.ClientConnectorError else None
+    if number is not None and number in errno.errorcode:
         # The class tells where it wanted to connect to, which the message around this says already, and how.
-        return os.strerror(error.os_error.errno)
+        return os.strerror(number)
     text = " ".join(str(error).split())  # aiohttp draws a bad byte on lines of its own
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
