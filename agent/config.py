@@ -58,6 +58,8 @@ class FetchTable(_Table, frozen=True):
     stall_timeout_s: float = 30.0
     min_rate_bytes: int = 16 * 1024
     rate_window_s: float = 30.0
+    max_rate_bytes: int = 0
+    splay_s: float = 0.0
     retry_initial_s: float = 1.0
     retry_max_s: float = 60.0
     max_bytes: int = 20 * 1024**3
@@ -203,6 +205,9 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
     for key, value in limits.items():
         if value <= 0:
             raise ConfigError(f"{key} = {value}: must be greater than 0")
+    for key, allowance in (("fetch.max_rate_bytes", fetch.max_rate_bytes), ("fetch.splay_s", fetch.splay_s)):
+        if allowance < 0:
+            raise ConfigError(f"{key} = {allowance}: must not be negative")
     if fetch.retry_max_s < fetch.retry_initial_s:
         raise ConfigError(f"fetch.retry_max_s = {fetch.retry_max_s}: must not be below fetch.retry_initial_s")
     if fetch.max_memory_bytes < _LEAST_MEMORY_BYTES:
@@ -241,6 +246,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         stall_timeout_s=fetch.stall_timeout_s,
         min_rate_bytes=fetch.min_rate_bytes,
         rate_window_s=fetch.rate_window_s,
+        max_rate_bytes=fetch.max_rate_bytes,
         ca_cert=fetch.ca_cert,
         require_sandbox=fetch.require_sandbox,
     )

@@ -56,6 +56,7 @@ from agent.prove import prove
 from agent.rate import Rate
 from agent.ready import ReadyPuller
 from agent.slots import SlotKeeper
+from agent.splay import splay_delay_s
 from agent.states import Refusal, Tree, Trees
 from agent.workers import Busy, trees_in_use
 from artifact import ArtifactRejected, HotcoldError, IllegalTransition, ManifestRef
@@ -141,6 +142,7 @@ class Workshop:
         self.observed = Observed()
         self._unrecorded_proof: Release | None = None
         self.order: Order | None = None
+        self._splayed: tuple[int, str] | None = None
 
     async def perform(self, effect: QueuedEffect) -> Outcome | None:
         """Carry the effect out; its outcome, or None where it has none. Nothing but a cancellation is raised."""
@@ -194,6 +196,7 @@ class Workshop:
     async def _fetch(self, build: ManifestRef, *, is_repull: bool) -> Outcome:
         try:
             async with _translated("fetching"):
+                await self._await_splay(build, is_repull=is_repull)
                 await self._run_hook("before_fetch", build_id=build.id)
                 async with self._pullers.taken() as puller:
                     prepared = await run_blocking(self._prepare, build, is_repull=is_repull)
@@ -217,6 +220,17 @@ class Workshop:
         finally:
             self.observed.progress = None
             self.observed.rate = Rate()
+
+    async def _await_splay(self, build: ManifestRef, *, is_repull: bool) -> None:
+        """Wait for this host's share of the splay, once for each build of an order; a re-pull was asked for now."""
+        serial = 0 if self.order is None else self.order.serial
+        settings = self._settings()
+        delay_s = splay_delay_s(settings.fetch.splay_s, host=settings.identity.host, serial=serial)
+        if is_repull or not delay_s or self._splayed == (serial, build.id):
+            return
+        log.info("fetching begins later, as the splay says", build=build.id, delay_s=round(delay_s, 1))
+        await self._pause(delay_s)
+        self._splayed = (serial, build.id)
 
     def _prepare(self, build: ManifestRef, *, is_repull: bool) -> Prepared:
         """A re-pull begins with nothing, and what cannot be compared with a tree cannot use one."""
@@ -413,12 +427,16 @@ class Workshop:
         fetch = self._settings().fetch
         ceiling_s = min(fetch.retry_max_s, fetch.retry_initial_s * 2 ** min(attempt - 1, 30))
         delay_s = self._chance.uniform(ceiling_s / 2, ceiling_s)
+        await self._pause(delay_s)
+        return RetryDue(trees_on(await run_blocking(self._swapper.look)))
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait, and let others see until when."""
         self.observed.retry_at_s = self._clock() + delay_s
         try:
             await self._sleep(delay_s)
         finally:
             self.observed.retry_at_s = None
-        return RetryDue(trees_on(await run_blocking(self._swapper.look)))
 
     async def _collect(self) -> None:
         await self._make_up_for_proof()

@@ -209,6 +209,6 @@ class Filling:
 def staging_name(plan: Plan) -> bytes:
     """The directory that holds copies of files that move within the tree, until what is in their way has gone."""
     name = _STAGING
-    while name in plan.paths:
+    while name in plan.paths or name in plan.removed:
         name += b"~"
     return name

@@ -37,6 +37,7 @@ class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         min_rate_bytes: per second, averaged over `rate_window_s` of waiting for the network; slower is an error.
             Time in which the disk is the slow one does not count.
         rate_window_s: see `min_rate_bytes`.
+        max_rate_bytes: per second, over all connections of a pull; 0: no limit.
         ca_cert: path of a PEM file with the only authorities to trust; None: the system's.
         user_agent: sent with every request.
         require_sandbox: open nothing where this kernel cannot confine the process that does wholly.
@@ -47,6 +48,7 @@ class PullSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     stall_timeout_s: float = 30.0
     min_rate_bytes: int = 16 << 10
     rate_window_s: float = 30.0
+    max_rate_bytes: int = 0
     ca_cert: str | None = None
     user_agent: str = "hotcold"
     require_sandbox: bool = False

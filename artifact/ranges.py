@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from typing import Final, Protocol, Self
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from artifact.entries import CHUNK_BYTES
 from artifact.errors import TransientError
+from artifact.pace import Pace
 from artifact.pullwire import PullSettings
 from artifact.source import SourceFailed, opened_path
 from artifact.urls import shown
@@ -78,7 +80,7 @@ class Places:
         urls: of the artifact, tried in turn.
         settings: timeouts and limits.
         chance: for the length of pauses.
-        sleep: between rounds.
+        sleep: between rounds, and where `max_rate_bytes` demands it.
         attempts: rounds over all places for one range.
     """
 
@@ -99,6 +101,7 @@ class Places:
         self._resources = AsyncExitStack()
         self._http: _Files | None = None
         self._s3: _Files | None = None
+        self._pace = Pace(settings.max_rate_bytes)
         self._preferred = 0
 
     async def __aenter__(self) -> Self:
@@ -120,8 +123,9 @@ class Places:
             NoPlaceGave: the message names each place's last failure.
         """
         failures: dict[str, SourceFailed] = {}
+        first = self._preferred  # others may prefer another one meanwhile, and none shall be left out here
         for attempt in range(self._attempts * len(self._urls)):
-            number = (self._preferred + attempt) % len(self._urls)
+            number = (first + attempt) % len(self._urls)
             if attempt and attempt % len(self._urls) == 0:
                 ceiling_s = _FIRST_PAUSE_S * 2 ** (attempt // len(self._urls))
                 await self._sleep(self._chance.uniform(ceiling_s / 2, ceiling_s))
@@ -140,13 +144,20 @@ class Places:
     async def _read_once(self, url: str, offset: int, size: int, consumer: Consumer) -> None:
         file = await self._file(url)
         async with aclosing(file.read(offset + consumer.accepted_bytes, size - consumer.accepted_bytes)) as chunks:
-            await consumer.consume(chunks)
+            await consumer.consume(self._paced(chunks))
         if consumer.accepted_bytes < size:
             raise SourceFailed(
                 f"{shown(url)} has other bytes than the index names, from {offset + consumer.accepted_bytes} on: "
                 "upload the artifact again, and never change one that was published",
                 kind="digest_mismatch",
             )
+
+    async def _paced(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            delay_s = self._pace.delay_s(len(chunk), time.monotonic())
+            if delay_s:
+                await self._sleep(delay_s)
+            yield chunk
 
     async def _file(self, url: str) -> RangedFile:
         if urlsplit(url).scheme == "file":

@@ -6,7 +6,9 @@ Reading urls is left to `artifact.fetch`, the process that opens to `artifact.op
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,6 +16,7 @@ from artifact.errors import HotcoldError
 from artifact.fetch import Source, opened
 from artifact.manifest import ManifestRef
 from artifact.opening import Opening, blames_archive
+from artifact.pace import Pace
 from artifact.pullwire import Progress, PullSettings
 from artifact.source import SourceFailed
 from artifact.urls import shown
@@ -46,7 +49,7 @@ async def transfer(
 
     try:
         async with opened(url, settings) as source:
-            await _receive(ref, url, source, opening=opening, report=report)
+            await _receive(ref, url, source, opening=opening, pace=Pace(settings.max_rate_bytes), report=report)
         await opening.archive.finish()
         opening.archive.close()
         await opening.ended
@@ -65,6 +68,7 @@ async def _receive(
     source: Source,
     *,
     opening: Opening,
+    pace: Pace,
     report: Callable[[int], None],
 ) -> None:
     if source.size_bytes not in (None, ref.size):
@@ -79,6 +83,9 @@ async def _receive(
         await opening.archive.put(data)
         report(received_bytes)
         _raise_local_failure(opening)
+        delay_s = pace.delay_s(len(data), time.monotonic())
+        if delay_s:
+            await asyncio.sleep(delay_s)
     if received_bytes < ref.size:
         raise SourceFailed(
             f"{shown(url)} ended after {received_bytes} of {ref.size} bytes: upload the artifact again",

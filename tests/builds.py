@@ -149,6 +149,11 @@ class Packed:
         ends = root.bucket_offsets
         return [decode_bucket(data[ends[at] : ends[at + 1]], digest) for at, digest in enumerate(root.digests)]
 
+    def shape(self) -> Shape:
+        """What its tree shall be: as `shape_of`, with the times that were packed."""
+        rows = self.rows()
+        return {path: (mode, rows[path].mtime_s, content) for path, (mode, _, content) in shape_of(self.tree).items()}
+
     def rows(self) -> dict[bytes, Row]:
         """Every row by path."""
         return {row.path: row for bucket in self.buckets() for row in bucket.rows}
