@@ -52,6 +52,10 @@ class AgentHost:
     def layout(self) -> Layout:
         return Layout(self.base / "root", self.base / "state")
 
+    def open(self) -> Swapper:
+        """Start on what is on the disk, as an agent does first."""
+        return Swapper.open(self.layout, now=_now)
+
     def settings(self) -> Settings:
         pinned = ", ".join(f'"{name}"' for name in self.pinned)
         return parse_settings(

@@ -136,7 +136,7 @@ class Recorder:
     def _take(self, call: str, arguments: list[str], text: str) -> None:
         match call:
             case "openat":
-                self._open(self._path(arguments[0], arguments[1]), arguments[2], text)
+                self._open(self._path(arguments[0], arguments[1]), arguments[2:], text)
             case "open":
                 self._open(self._path("", arguments[0]), arguments[1], text)
             case "mkdir" | "mkdirat":
@@ -180,14 +180,14 @@ class Recorder:
 
     # --- the calls --------------------------------------------------------------------------------------------------
 
-    def _open(self, path: str | None, flags: str, text: str) -> None:
+    def _open(self, path: str | None, flags: list[str], text: str) -> None:
         if path is None:
             return
         node = self._find(path)
-        if node is None and "O_CREAT" in flags:
-            node = Node("file")
+        if node is None and "O_CREAT" in flags[0]:
+            node = Node("file", int(flags[1], 8))
             self._create(path, node, text)
-        elif node is not None and "O_TRUNC" in flags:
+        elif node is not None and "O_TRUNC" in flags[0]:
             self._truncate(node, 0, text)
         if node is not None:
             self._positions[id(node)] = 0
@@ -197,7 +197,10 @@ class Recorder:
             return
         parent, name = self._parent(path)
 
+        mode = node.mode  # set as it is created, not afterwards
+
         def apply(twin: Callable[[Node], Node]) -> None:
+            twin(node).mode = mode
             twin(parent).entries[name] = twin(node)
 
         self._do(Operation(text, (parent,), apply))
@@ -328,8 +331,7 @@ class Recorder:
             if first is not None:
                 return twins[id(first)]
             if id(node) not in twins:  # made since: as it was before anything was done to it
-                mode = 0o700 if node.kind == "directory" else 0o644
-                twins[id(node)] = Node(node.kind, mode, target=node.target, inode=node.inode)
+                twins[id(node)] = Node(node.kind, target=node.target, inode=node.inode)
             return twins[id(node)]
 
         for number, step in enumerate(self.steps[:at]):

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from swapper import LINUX, Kernel
+from tests.faults.sizes import sized, tell_tally
 from tests.swapper_host import Host, OldKernel
 
-SWAPS = 2000
-READERS = 4
+SWAPS = sized(10_000, 2000)
+READERS = 8
 
 READER = """
 import os, signal, sys
@@ -98,6 +99,7 @@ def test_no_reader_fails_or_sees_two_builds_during_thousands_of_swaps(tmp_path: 
             assert standby is not None
             swapper.swap_in(standby)
     swapper.close()
+    tell_tally(f"swaps under {READERS} readers", {"swaps": SWAPS, "reads": seen.reads})
     assert seen.reads > SWAPS
     assert (seen.failed, seen.mixed) == (0, 0)
     assert seen.builds_seen == 2
