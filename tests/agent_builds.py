@@ -20,6 +20,8 @@ from artifact.previous import opened_previous
 from artifact.table import STAT_FIELDS, read_table, stat_of, write_table
 
 APP = "shop"
+BAD = "bad"
+"""Builds whose ids begin so have a file called so; a probe can look for it."""
 _MTIME_S = 1_700_000_000
 _BIG_BYTES = 300_000
 
@@ -90,6 +92,8 @@ def _make_tree(tree: Path, build_id: str, number: int) -> None:
     (tree / "run").chmod(0o755 if number % 2 else 0o700)
     (tree / "link").symlink_to(f"moved-{number}")
     (tree / "lib" / "up").symlink_to("../build")
+    if build_id.startswith(BAD):
+        (tree / BAD).touch()
     kind = tree / "kind"
     match number % 3:
         case 0:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from agent.memory import Memory
 from agent.ready import ReadyPuller
 from agent.runner import Runner, Situation
 from agent.slots import SlotKeeper
-from agent.states import BuildRefused, RolledBack, Steady
+from agent.states import BackingOff, BuildRefused, RolledBack, Steady
 from agent.work import Workshop
 from artifact import ManifestRef
 from fleet import ConsulStore, Entry, Order, encode
@@ -95,16 +95,14 @@ class Life:
 
     async def until(self, what: str, is_reached: Callable[[Situation], bool]) -> Situation:
         """Wait for a situation, and until nothing is under way that would follow."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                if is_reached(self.situation) and self.runner._jobs.is_idle and self.runner._inbox.empty():
-                    return self.situation
-                self.changed.clear()
-                try:
-                    await asyncio.wait_for(self.changed.wait(), 0.02)
-                except TimeoutError:
-                    continue
-        raise AssertionError(what)
+        ends_s = time.monotonic() + DEADLINE_S
+        while time.monotonic() < ends_s:
+            if is_reached(self.situation) and self.runner._jobs.is_idle and self.runner._inbox.empty():
+                return self.situation
+            self.changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.02)
+        raise AssertionError(f"not within {DEADLINE_S:.0f} s: {what}; {self.situation}")
 
     async def until_steady(self, build: ManifestRef) -> None:
         """Wait until the host runs the build and old trees are removed."""
@@ -115,6 +113,17 @@ class Life:
             return isinstance(situation.model.state, Steady) and is_wanted
 
         await self.until(f"steady on {build.id}", is_reached)
+
+    async def until_tried(self, serial: int) -> None:
+        """Wait until the order is obeyed, or its first attempt has failed."""
+        ends_s = time.monotonic() + DEADLINE_S
+        while time.monotonic() < ends_s:
+            facts, state = self.situation.model.facts, self.situation.model.state
+            is_tried = isinstance(state, BackingOff) or (isinstance(state, _AT_REST) and self.runner._jobs.is_idle)
+            if facts.goal is not None and facts.goal.serial == serial and is_tried:
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"not within {DEADLINE_S:.0f} s: order {serial} tried; {self.situation}")
 
     async def until_at_rest(self, serial: int) -> Situation:
         """Wait until all that the order asks for is done, or refused."""
