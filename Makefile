@@ -2,6 +2,7 @@
 #
 #   make demo    the whole main job on this machine; ARGS="--once --json" for one JSON object
 #   make test    all tests; ARGS="-k swap" for some
+#   make faults  the tests of kills, failing calls and power loss at full size, with a tally; ARGS as for test; hours
 #   make check   formatting, lint, types, import rules
 #   make fuzz    one reader of foreign bytes, for a minute; ARGS="zip 600" for another one, and for longer
 #   make bench   the benchmarks; ARGS="swap" for those whose name says so
@@ -15,6 +16,9 @@ MAKEFLAGS += --no-print-directory
 .PHONY: demo test check fuzz bench clean
 
 PYTHON_BIN := .venv/bin/python
+FAULTS := $(addprefix tests/,faults/test_agent_every_call.py faults/test_agent_long_life.py faults/test_agent_model.py \
+    faults/test_power_loss_device.py faults/test_power_loss_model.py faults/test_swapper_readers.py \
+    faults/test_swapper_every_call.py e2e/test_kill_at_calls.py)
 ARGS ?=
 
 demo: .venv/.for-run
@@ -22,6 +26,13 @@ demo: .venv/.for-run
 
 test: .venv/.for-test
 	@exec $(PYTHON_BIN) -m pytest -n auto --dist worksteal $(ARGS)
+
+faults: export HOTCOLD_FAULTS = full
+faults: export HOTCOLD_FAULTS_TALLY = $(CURDIR)/.cache/faults-tally
+faults: .venv/.for-test
+	@mkdir -p .cache && rm -f $(HOTCOLD_FAULTS_TALLY)
+	@$(PYTHON_BIN) -m pytest -n auto --dist worksteal $(FAULTS) $(ARGS); status=$$?; \
+	$(PYTHON_BIN) -m tests.faults.sizes $(HOTCOLD_FAULTS_TALLY); exit $$status
 
 check: .venv/.for-check
 	@$(PYTHON_BIN) -m ruff format --check .
