@@ -1,4 +1,4 @@
-"""Owns the builds that fault tests deploy: trees that differ in every way, packed with patches, and comparing with them."""
+"""Owns the builds that fault tests deploy: trees that differ in every way, packed with patches; and comparing them."""
 
 from __future__ import annotations
 

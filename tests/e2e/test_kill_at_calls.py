@@ -38,9 +38,7 @@ def tally() -> Iterator[Counter[str]]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("kind", "number"), POINTS if IS_FULL else SAMPLE)
-async def test_killed_at_a_call(
-    kind: str, number: int, shop: Shop, new_host: NewHost, tally: Counter[str]
-) -> None:
+async def test_killed_at_a_call(kind: str, number: int, shop: Shop, new_host: NewHost, tally: Counter[str]) -> None:
     """Old or new serves at once, whole; the deploy is finished; three trees are left, as ever."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed (apt-get install strace)")

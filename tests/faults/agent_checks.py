@@ -17,7 +17,7 @@ def served(host: AgentHost, builds: Builds) -> str | None:
 
 
 async def live_on(host: AgentHost, builds: Builds, serial: int, wanted: str, following: str) -> None:
-    """The next agent does what is ordered; so does the one order after that; every tree is right; nothing is left over."""
+    """The next agent does what is ordered, then what `following` asks; every tree is right; nothing is left over."""
     async with living(host) as life:
         assert life.problems == ()
         had_hot = life.disk().hot is not None

@@ -2,7 +2,8 @@
 
 strace counts calls for each thread. The agent is traced thread by thread, without what it starts; the process that
 pulls is traced with all its threads, and a fault strikes each of them when it reaches that number, or, if it kills,
-whichever is first. So the points of one run are, for each kind of call, the numbers up to the most that one thread made.
+whichever is first. So the points of one run are, for each kind of call, the numbers up to the most that one thread
+made.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CHANGING = (
     "mkdir,mkdirat,rename,renameat,renameat2,symlink,symlinkat,unlink,unlinkat,rmdir,fsync,fdatasync,syncfs,write,"
     "pwrite64,ftruncate,fchmod,chmod,fchmodat,utimensat,flock,ioctl"
 )
-"""A kill before one of these leaves every state that can be left: other calls change nothing, or what these complete."""
+"""A kill before one of these leaves every state that can be left: other calls change nothing, or these follow them."""
 
 LOOKING = "open,openat,getdents64,readlink,readlinkat,read,pread64,newfstatat,statfs,fstatfs"
 REPOSITORY = Path(__file__).parents[2]
@@ -172,7 +173,11 @@ class Victims:
         return wrapper
 
     def _attached(self, strace: list[str], pid: int) -> int:
-        threads = [word for thread in sorted(os.listdir(f"/proc/{pid}/task")) for word in ("-p", thread)]
+        threads = [
+            word
+            for thread in sorted(each.name for each in Path(f"/proc/{pid}/task").iterdir())
+            for word in ("-p", thread)
+        ]
         with subprocess.Popen([*strace, *threads], stderr=subprocess.PIPE, text=True) as tracer:
             assert tracer.stderr is not None
             for _ in range(len(threads) // 2):

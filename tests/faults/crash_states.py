@@ -133,7 +133,7 @@ class Recorder:
                 continue
             self._take(match[1], _arguments(match[2]), line[:160])
 
-    def _take(self, call: str, arguments: list[str], text: str) -> None:
+    def _take(self, call: str, arguments: list[str], text: str) -> None:  # noqa: C901, PLR0912 - one row per call
         match call:
             case "openat":
                 self._open(self._path(arguments[0], arguments[1]), arguments[2:], text)

@@ -1,7 +1,7 @@
 """Owns a block device that takes down every write and every flush, in order: a file served by FUSE under a loop device.
 
-The kernel's loop device turns a flush of the file system above it into an fsync of its file, and answers it only when
-that has returned; FUSE hands writes and fsyncs to this process. So the log has what dm-log-writes would have, also where
+The kernel's loop device turns a flush of the file system above it into an fsync of its file, and answers it only
+when that has returned; FUSE hands writes and fsyncs to this process. So the log has what dm-log-writes would have, also where
 the kernel has no device mapper. What is done with the log is left to the tests.
 """
 
@@ -100,7 +100,7 @@ class RecordingDisk:
             os.close(self._fuse)
             os.close(self._file)
 
-    def _handle(self, request: bytes) -> None:
+    def _handle(self, request: bytes) -> None:  # noqa: C901, PLR0912 - one row per request
         _, kind, unique, node, *_ = _IN.unpack_from(request)
         body = memoryview(request)[_IN.size :]
         if kind in {_FORGET, _BATCH_FORGET}:

@@ -1,4 +1,4 @@
-"""Owns how much the fault tests do: a sample in `make test`, everything in `make faults`, and the tally of what was hit."""
+"""Owns how much the fault tests do: a sample in `make test`, everything in `make faults`; and the tally of hits."""
 
 from __future__ import annotations
 

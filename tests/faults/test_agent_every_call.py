@@ -261,7 +261,9 @@ def test_a_kill_at_any_call(name: str, side: Side, memory: Path, builds: Builds,
     if IS_FULL
     else [(*each, error) for each, error in SAMPLED_ERROR.items()],
 )
-def test_an_error_at_any_call(name: str, side: Side, error: str, memory: Path, builds: Builds, tracer: Victims) -> None:
+def test_an_error_at_any_call(  # noqa: PLR0917 - fixtures
+    name: str, side: Side, error: str, memory: Path, builds: Builds, tracer: Victims
+) -> None:
     """Each call fails once: the agent tries again and ends on what was ordered, or does not start and says why.
 
     No such error is ever taken for the build's fault, which would refuse it.

@@ -16,9 +16,9 @@ from tests.faults.long_life import Sample
 from tests.faults.sizes import IS_FULL, sized, tell_tally
 
 REPOSITORY = Path(__file__).parents[2]
-DEPLOYS = sized(10_000, 100)
+DEPLOYS = sized(10_000, 60)
 GROWTH_BYTES = sized(4 << 20, 2 << 20)
-"""Of memory, from the second sample to the last: allocators and caches settle, a leak of 1 KiB for each deploy shows."""
+"""Of memory, from the second sample to the last: caches settle, and a leak of 1 KiB for each deploy shows."""
 GROWTH_OBJECTS = 500
 """Of objects of Python's: a leak of one for each ten deploys shows in the full run."""
 

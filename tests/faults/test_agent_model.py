@@ -21,7 +21,14 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from agent.states import BackingOff, BuildRefused, RolledBack, Steady
 from tests.agent_builds import BAD, Builds, describe, make_builds
@@ -48,7 +55,9 @@ class Agents(RuleBasedStateMachine):
     def start(self, durability: str, keep: int) -> None:
         self.loop = asyncio.new_event_loop()
         base = Path(tempfile.mkdtemp(dir=self.directory))
-        probe = f'[probe]\ncommand = ["test", "!", "-e", "{base}/root/hot/{BAD}"]\ninterval_s = 0.01\ndeadline_s = 0.05\n'
+        probe = (
+            f'[probe]\ncommand = ["test", "!", "-e", "{base}/root/hot/{BAD}"]\ninterval_s = 0.01\ndeadline_s = 0.05\n'
+        )
         self.host = AgentHost(base, keep=keep, durability=durability, probe=probe)
         self.kernel = FailingKernel()
         self.serial = 0
@@ -77,8 +86,8 @@ class Agents(RuleBasedStateMachine):
         assert self.life.workshop.observed.swap_count > swaps
         self._learn()
 
-    @rule(data=st.data())
-    def roll_back(self, data: st.DataObject) -> None:
+    @rule()
+    def roll_back(self) -> None:
         """To the standby: without a pull."""
         standby = self.life.disk().standby
         if standby is None or standby.build_id not in GOOD or standby.digest != self.builds[standby.build_id].digest:
@@ -147,7 +156,10 @@ class Agents(RuleBasedStateMachine):
                 path.chmod(0o600)
         self.meddled.add(tree)
 
-    @rule(what=st.sampled_from(["drop cold", "aim cold", "temporary link", "foreign tree", "torn tables", "no tables"]), data=st.data())
+    @rule(
+        what=st.sampled_from(["drop cold", "aim cold", "temporary link", "foreign tree", "torn tables", "no tables"]),
+        data=st.data(),
+    )
     def meddle_with_the_rest(self, what: str, data: st.DataObject) -> None:
         """Somebody changes links, tables, or puts things of their own there."""
         layout = self.host.layout

@@ -3,8 +3,8 @@
 All writes and flushes of a deploy by change and of a rollback are recorded in the order in which they reached the
 device. A state that a power loss can leave is: everything up to some flush, and any part of what was written since, in
 pieces of 4 KiB, for a device reorders what is in its cache. Each state is mounted, so that the file system recovers as
-after a power loss; then hot must be whole, old or new, new if the deploy was said to be done; and the next agent must go
-on. The control does the same with an agent whose fsync and syncfs do nothing, and must fail.
+after a power loss; then hot must be whole, old or new, new if the deploy was said to be done; and the next agent must
+go on. The control does the same with an agent whose fsync and syncfs do nothing, and must fail.
 """
 
 from __future__ import annotations

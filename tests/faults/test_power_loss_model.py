@@ -1,5 +1,6 @@
-"""Power loss in a model: every state that the recorded order of writes, renames and syncs allows, by rules that are
-weaker than any file system's (see `crash_states`): hot is whole, and the next agent goes on.
+"""Power loss in a model: what the recorded order of writes, renames and syncs allows, hot is whole, and agents go on.
+
+The rules are weaker than any file system's, see `crash_states`.
 
 Recorded are the agent and the process that pulls, in a deploy by change, in both ways of making durable, and a rollback.
 """
@@ -59,7 +60,9 @@ async def deploy_before(host: AgentHost, builds: Builds) -> None:
 class Lab:
     """A host, and all that happened on it in one life."""
 
-    def __init__(self, name: str, durability: str, wanted: str, memory: Path, builds: Builds, tracer: Victims) -> None:
+    def __init__(
+        self, name: str, *, durability: str, wanted: str, memory: Path, builds: Builds, tracer: Victims
+    ) -> None:
         self.builds, self.wanted = builds, wanted
         self.host = AgentHost(memory / name, durability=durability)
         self.host.base.mkdir()
@@ -151,7 +154,8 @@ LIVES = {
 def test_a_power_loss_after_any_call(name: str, memory: Path, builds: Builds, tracer: Victims) -> None:
     """Whatever was not synced is lost or not: hot is whole, old or new, new once the agent was done; it goes on."""
     durability, wanted = LIVES[name]
-    lab = Lab(name.replace(", ", "-"), durability, wanted, memory, builds, tracer)
+    directory = name.replace(", ", "-")
+    lab = Lab(directory, durability=durability, wanted=wanted, memory=memory, builds=builds, tracer=tracer)
     states = lab.states()
     tally: Counter[str] = Counter()
     failures = []
@@ -169,11 +173,11 @@ def test_a_power_loss_after_any_call(name: str, memory: Path, builds: Builds, tr
 
 
 def test_without_syncs_a_power_loss_does_harm(memory: Path, builds: Builds, tracer: Victims) -> None:
-    """The control: among the states that would be allowed if nothing was ever synced, the same check finds broken ones."""
-    lab = Lab("control", "syncfs", "b4", memory, builds, tracer)
+    """The control: among the states that were allowed if nothing was ever synced, the same check finds broken ones."""
+    lab = Lab("control", durability="syncfs", wanted="b4", memory=memory, builds=builds, tracer=tracer)
     for state in sampled(lab.states(is_synced=False)[::-1], 300, "control"):
         try:
             lab.check(state, is_lived_on=True)
-        except Exception:  # noqa: BLE001, PERF203 - whichever promise it is that breaks first
+        except Exception:  # noqa: BLE001 - whichever promise it is that breaks first
             return
     pytest.fail("no state was found to be broken, although nothing was ever synced")
