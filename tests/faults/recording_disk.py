@@ -1,8 +1,8 @@
 """Owns a block device that takes down every write and every flush, in order: a file served by FUSE under a loop device.
 
-The kernel's loop device turns a flush of the file system above it into an fsync of its file, and answers it only
-when that has returned; FUSE hands writes and fsyncs to this process. So the log has what dm-log-writes would have, also where
-the kernel has no device mapper. What is done with the log is left to the tests.
+The kernel's loop device turns a flush of the file system above it into an fsync of its file, and answers it only when
+that has returned. FUSE hands writes and fsyncs to this process. So the log has what dm-log-writes would have, also
+where the kernel has no device mapper. What is done with the log is left to the tests.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The rules are weaker than any file system's, see `crash_states`.
 
-Recorded are the agent and the process that pulls, in a deploy by change, in both ways of making durable, and a rollback.
+Recorded are the agent and the process that pulls, in a deploy by change, in both ways of making durable, and in a
+rollback.
 """
 
 from __future__ import annotations
