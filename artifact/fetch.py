@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -142,7 +142,8 @@ class HttpBody:
             if self._socket is not None:
                 # Servers that wait for full segments (nginx's tcp_nopush) wait for our delayed acknowledgement as
                 # well: 40 ms for each small range.
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                with suppress(OSError):  # closed, by a server that does so after each answer: the rest is here already
+                    self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             async with asyncio.timeout(self._settings.stall_timeout_s):
                 data = await self._content.readany()
         if data and self._rate.is_too_slow(loop.time() - began_s, len(data)):
