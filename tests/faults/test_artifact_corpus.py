@@ -172,6 +172,21 @@ async def test_a_whole_pull_says_what_the_opener_says(into: Path, tmp_path: Path
     assert case.says in message
 
 
+def test_the_table_of_the_docs_counts_the_corpus() -> None:
+    """A row for each family, in its order, with the number of its archives and of those that are opened."""
+    page = (Path(__file__).parents[2] / "docs" / "hostile-input.md").read_text()
+    lines = page.partition("<!-- corpus -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    assert [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines] == [
+        (
+            family.name,
+            str(len(family.cases)),
+            str(sum(case.outcomes == ("opened",) for case in family.cases)),
+            family.known,
+        )
+        for family in FAMILIES
+    ]
+
+
 def test_the_corpus_is_large_and_the_same_at_each_run() -> None:
     """Names are unique, so that a verdict belongs to one archive; bytes do not depend on clock or chance."""
     names = [(family.name, case.name) for family in FAMILIES for case in family.cases]

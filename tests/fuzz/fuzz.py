@@ -1,4 +1,4 @@
-"""Fuzzes one reader, guided by coverage: `fuzz.py TARGET [SECONDS] [OPTIONS OF LIBFUZZER...]`.
+"""Fuzzes one reader, guided by coverage: `fuzz.py TARGET [SECONDS]`, or `fuzz.py TARGET` and libFuzzer's own arguments.
 
 What reaches new code goes to `.cache/fuzz/TARGET`, where the next run begins again; what crashes, or takes too long,
 goes to `.cache/fuzz/` and ends the run with an error. `fuzz.py TARGET --keep` adds to the kept corpus what reaches code
@@ -37,7 +37,9 @@ def mutated_tar(data: bytes, max_bytes: int, seed: int) -> bytes:
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"usage: make fuzz ARGS='TARGET [SECONDS | --keep]'; targets: {', '.join(TARGETS)}")
+        sys.exit(
+            f"usage: make fuzz ARGS='TARGET [SECONDS | --keep | OPTIONS OF LIBFUZZER]'; targets: {', '.join(TARGETS)}"
+        )
     target, options = sys.argv[1], sys.argv[2:]
     kept, cache = HERE / "corpus" / target, CACHE / target
     cache.mkdir(parents=True, exist_ok=True)
@@ -45,13 +47,18 @@ def main() -> None:
     for data in seeds(target, INPUT_BYTES_MAX):
         (cache / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)  # as libFuzzer names them
     common = [f"-max_len={INPUT_BYTES_MAX}", f"-timeout={SLOW_S}", f"-artifact_prefix={CACHE}/{target}-"]
-    if options[:1] == ["--keep"]:
-        arguments = ["-merge=1", *common, str(kept), str(cache)]
-    else:
-        seconds = options.pop(0) if options and options[0].isdecimal() else str(SECONDS)
-        arguments = [f"-max_total_time={seconds}", *common, *options, str(cache), str(kept)]
+    match options:
+        case []:
+            arguments = [f"-max_total_time={SECONDS}", *common, str(cache), str(kept)]
+        case [seconds] if seconds.isdecimal():
+            arguments = [f"-max_total_time={seconds}", *common, str(cache), str(kept)]
+        case ["--keep"]:
+            arguments = ["-merge=1", *common, str(kept), str(cache)]
+        case _:
+            arguments = options
     mutators = {"custom_mutator": mutated_tar} if target == "tar" else {}
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[target], **mutators)
+    # libFuzzer takes the first word for its program, and starts that again where it merges.
+    atheris.Setup([f"{sys.executable} {sys.argv[0]} {target}", *arguments], TARGETS[target], **mutators)
     atheris.Fuzz()
 
 

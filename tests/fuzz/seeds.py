@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
+
 from artifact.index import Kind, Row, encode_bucket, encode_root
 from artifact.patch import PatchedFile, encode_patch, shrunk
 from tests.fuzz.targets import BASE
@@ -39,6 +41,7 @@ def _any_size(target: str) -> Iterator[bytes]:
             yield root
         case "index-bucket":
             yield bucket
+            yield zstandard.decompress(bucket)
         case "patch":
             blob = shrunk(BASE + b"and more", BASE, level=3)
             yield encode_patch(

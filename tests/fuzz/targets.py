@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import zstandard
+
 from artifact.errors import ArtifactRejected, Refused
 from artifact.extract import extract
 from artifact.index import decode_bucket, decode_root
@@ -77,12 +79,13 @@ def index_root(data: bytes) -> None:
 
 
 def index_bucket(data: bytes) -> None:
-    """A bucket of an index, right by its digest."""
-    try:
-        decode_bucket(data, hashlib.sha256(data).digest())
-    except ArtifactRejected as error:
-        if error.kind != "index_broken":
-            raise
+    """A bucket of an index, right by its digest: as it comes, and as what it is when it is decompressed."""
+    for bucket in (data, zstandard.compress(data)):
+        try:
+            decode_bucket(bucket, hashlib.sha256(bucket).digest())
+        except ArtifactRejected as error:
+            if error.kind != "index_broken":
+                raise
 
 
 def patch(data: bytes) -> None:
