@@ -5,7 +5,7 @@
 #   make faults  the tests of kills, failing calls and power loss at full size, with a tally; ARGS as for test; hours
 #   make check   formatting, lint, types, import rules
 #   make fuzz    one reader of foreign bytes, for a minute; ARGS="zip 600" for another one, and for longer
-#   make bench   the benchmarks; ARGS="swap" for those whose name says so
+#   make bench   the benchmarks, as root; ARGS="swap" for those whose name says so, ARGS="deploy --rounds 1" with options
 #   make clean   removes what these have made
 #
 # Set-up speaks on standard error only, so that a target's standard output is its own.
@@ -43,12 +43,13 @@ check: .venv/.for-check
 fuzz: .venv/.for-fuzz
 	@exec env PYTHONPATH=. $(PYTHON_BIN) tests/fuzz/fuzz.py $(or $(ARGS),tar)
 
-bench: .venv/.for-test
-	@found=; for each in benchmarks/bench_*.py; do \
-	    [[ -e $$each && $$each == *"$(ARGS)"* ]] || continue; \
-	    found=1; $(PYTHON_BIN) "$$each" || exit 1; \
+bench: .venv/.for-bench
+	@set -- $(ARGS); name=; [[ $$# -eq 0 || $$1 == -* ]] || { name=$$1; shift; }; found=; \
+	for each in benchmarks/bench_*.py; do \
+	    [[ -e $$each && $$each == *"$$name"* ]] || continue; \
+	    each=$${each##*/}; found=1; $(PYTHON_BIN) -m benchmarks.$${each%.py} "$$@" || exit 1; \
 	done; \
-	[[ $$found ]] || { echo "no file benchmarks/bench_*$(ARGS)*.py" >&2; exit 1; }
+	[[ $$found ]] || { echo "no file benchmarks/bench_*$$name*.py" >&2; exit 1; }
 
 clean:
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

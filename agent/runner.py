@@ -91,6 +91,7 @@ class _Ended:
 @dataclass(frozen=True)
 class _Seen:
     entry: Entry | None
+    at_s: float
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Runner:
         self._is_stopping = False
         self._at_rest = asyncio.Event()
         self._seen: _Seen | None = None
+        self._order_seen_s: float | None = None
         self.situation = Situation(Model(Facts(), Steady()), None, None, now(), clock())
 
     async def wake(self) -> tuple[str, ...]:
@@ -178,7 +180,7 @@ class Runner:
 
     def see(self, entry: Entry | None) -> None:
         """Tell what stands in the tier's key."""
-        self._inbox.put_nowait(_Seen(entry))
+        self._inbox.put_nowait(_Seen(entry, self._clock()))
 
     def reconsider(self) -> None:
         """Tell that the settings are others: what was obeyed or refused is judged again."""
@@ -208,9 +210,9 @@ class Runner:
         match message:
             case _Beat():
                 pass
-            case _Seen(entry):
+            case _Seen():
                 self._seen = message
-                await self._judge(entry)
+                await self._judge(message)
             case _Reconfigured():
                 await self._reconsider()
             case _Ended(job, outcome):
@@ -225,20 +227,21 @@ class Runner:
             case _:
                 assert_never(message)
 
-    async def _judge(self, entry: Entry | None) -> None:
+    async def _judge(self, seen: _Seen) -> None:
         """Obey the order in the key, or say why not; a key that is gone changes nothing."""
         highest = self.situation.order
-        if entry is None:
+        if seen.entry is None:
             text = "the tier's key does not exist; what runs stays. `hotcold deploy` writes it"
             self._object(Problem(kind="order_absent", message=text))
             return
         try:
-            judged = judge(entry.value, self._settings(), highest=highest, now=self._now())
+            judged = judge(seen.entry.value, self._settings(), highest=highest, now=self._now())
         except Refused as error:
             self._object(problem_of(error))
             return
         order = judged.order
         if order != highest:
+            self._order_seen_s = seen.at_s
             log.info(
                 "order",
                 serial=order.serial,
@@ -262,7 +265,7 @@ class Runner:
             goal = self._upheld(self.situation.order)
             self._take(machine.advance(self.situation.model, OrderSeen(goal)))
         if self._seen is not None:
-            await self._judge(self._seen.entry)
+            await self._judge(self._seen)
 
     def _upheld(self, order: Order) -> Goal:
         """What an order that was obeyed once asks of this host; to keep what runs, if nobody trusted vouches for it."""
@@ -308,7 +311,10 @@ class Runner:
         self.situation = replace(before, model=model)
         if model.state != before.model.state:
             self.situation = replace(self.situation, since=self._now(), since_s=self._clock())
-            log.info("state", state=self.situation.state_name, was=before.state_name)
+            # How long a deploy takes is read off the log; wall-clock stamps would tell it wrong when the clock is set.
+            seen_s = self._order_seen_s
+            age_s = None if seen_s is None else round(self.situation.since_s - seen_s, 6)
+            log.info("state", state=self.situation.state_name, was=before.state_name, order_age_s=age_s)
         for effect in effects:
             if isinstance(effect, CancelWork):
                 self._jobs.cancel()

@@ -1,6 +1,6 @@
 """How long a swap takes, and what readers see of it: exchange, two renames, unlink and symlink, `ln -sfn`.
 
-    python -m benchmarks.swap [--swaps 2000] [--readers 2] [--directory /srv]
+    python -m benchmarks.bench_swap [--rounds 5] [--swaps 2000] [--readers 2] [--directory /srv]
 
 Latency is measured without readers, around the call that makes the new build hot; "durable" includes the fsync of the
 directory. Then as many swaps run while processes read through `hot`, and the reads that failed are counted. GNU ln
@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.options import DEFAULT_ROUNDS
 from swapper import LINUX, Kernel, Layout, Release, Swapper
 from swapper.kernel import LinuxKernel
 from swapper.links import Links
@@ -87,13 +88,21 @@ def make_root(base: Path) -> tuple[Layout, list[Release]]:
 def flipper(layout: Layout, kernel: Kernel) -> Callable[[int], None]:
     descriptor = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY)
     links = Links(layout.root, descriptor, kernel)
-    return lambda _number: links.flip() and None
+
+    def swap(_number: int) -> None:
+        links.flip()
+
+    return swap
 
 
 def ln_sfn(layout: Layout, releases: list[Release]) -> Callable[[int], None]:
     """Run the command, as a shell script does."""
     targets = [f"releases/{release.name}" for release in releases]
-    return lambda number: subprocess.run(["ln", "-sfn", targets[number % 2], layout.hot], check=True) and None
+
+    def swap(number: int) -> None:
+        subprocess.run(["ln", "-sfn", targets[number % 2], layout.hot], check=True)
+
+    return swap
 
 
 def unlink_and_symlink(layout: Layout, releases: list[Release]) -> Callable[[int], None]:
@@ -107,12 +116,21 @@ def unlink_and_symlink(layout: Layout, releases: list[Release]) -> Callable[[int
     return swap
 
 
-def measure(name: str, swap: Callable[[int], None], hot: Path, *, swaps: int, readers: int) -> Result:
+def durations_us(swap: Callable[[int], None], *, swaps: int) -> list[float]:
     durations = []
     for number in range(swaps):
         started = time.perf_counter()
         swap(number)
         durations.append((time.perf_counter() - started) * 1e6)
+    return durations
+
+
+def p99(durations: list[float]) -> float:
+    return statistics.quantiles(durations, n=100)[98]
+
+
+def measure(name: str, swap: Callable[[int], None], hot: Path, *, swaps: int, readers: int) -> Result:
+    durations = durations_us(swap, swaps=swaps)
     processes = [
         subprocess.Popen([sys.executable, "-c", READER, hot / "file"], stdout=subprocess.PIPE, text=True)
         for _ in range(readers)
@@ -126,11 +144,22 @@ def measure(name: str, swap: Callable[[int], None], hot: Path, *, swaps: int, re
         process.terminate()
     counts = [tuple(map(int, process.communicate()[0].split())) for process in processes]
     reads, failed = (sum(column) for column in zip(*counts, strict=True))
-    return Result(name, statistics.median(durations), statistics.quantiles(durations, n=100)[98], reads, failed)
+    return Result(name, statistics.median(durations), p99(durations), reads, failed)
+
+
+def _combined(results: Sequence[Result]) -> Result:
+    return Result(
+        results[0].name,
+        statistics.median(result.median_us for result in results),
+        statistics.median(result.p99_us for result in results),
+        sum(result.reads for result in results),
+        sum(result.failed for result in results),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="medians of so many; reads are added up")
     parser.add_argument("--swaps", type=int, default=2000)
     parser.add_argument("--readers", type=int, default=2)
     parser.add_argument("--directory", type=Path, help="on the file system to measure (default: the temporary one)")
@@ -145,10 +174,14 @@ def main() -> None:
             "unlink + symlink": unlink_and_symlink(layout, releases),
             "ln -sfn (process)": ln_sfn(layout, releases),
         }
-        results = [
-            measure(name, swap, layout.hot, swaps=arguments.swaps, readers=arguments.readers)
-            for name, swap in cases.items()
+        rounds = [
+            [
+                measure(name, swap, layout.hot, swaps=arguments.swaps, readers=arguments.readers)
+                for name, swap in cases.items()
+            ]
+            for _ in range(arguments.rounds)
         ]
+    results = [_combined(same) for same in zip(*rounds, strict=True)]
     fastest = results[0].median_us
     print("swap                    median us     p99 us   ratio      reads  failed")
     for each in results:

@@ -37,6 +37,21 @@ async def test_first_deploy_change_and_rollback(shop: Shop, new_host: NewHost) -
     assert status["cold"]["build"] == "b2"
 
 
+async def test_log_tells_how_old_the_order_is(shop: Shop, new_host: NewHost) -> None:
+    """Each change of state says how long ago the order was seen."""
+    host = new_host()
+    host.start()
+    await shop.order(shop.pack("b1"))
+    await host.until_steady("b1")
+
+    lines = [json.loads(line) for line in host.log.read_text().splitlines()]
+    states = [(line["state"], line["order_age_s"]) for line in lines if line["event"] == "state"]
+    assert [name for name, _ in states] == ["fetching", "staged", "draining", "swapping", "proving", "steady"]
+    ages = [age_s for _, age_s in states]
+    assert ages == sorted(ages)
+    assert 0 <= ages[0] < ages[-1]
+
+
 async def test_report_and_check_arrive_in_consul(shop: Shop, new_host: NewHost) -> None:
     """What the commander reads: the host's own report, and a check that passes while the agent lives."""
     host = new_host()

@@ -32,6 +32,8 @@ from artifact.pull import Progress
 from artifact.secretkey import SecretKey
 from artifact.signing import signature_by
 from artifact.statement import statement
+from benchmarks.report.page import refreshed
+from benchmarks.report.results import kept
 from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
@@ -274,6 +276,12 @@ def test_state_diagram_is_what_the_machine_does() -> None:
     """The generated parts are fresh; `python docs/state_diagram.py` makes them so."""
     refreshed: Callable[[str], str] = runpy.run_path(str(ROOT / "docs" / "state_diagram.py"))["refreshed"]
     assert refreshed(ARCHITECTURE) == ARCHITECTURE
+
+
+def test_performance_page_is_what_was_measured() -> None:
+    """The generated part is that of the kept results; `python -m benchmarks.report` makes it so."""
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert refreshed(page, {each.key: each for each in kept()}) == page
 
 
 def test_shutdown_list_is_that_of_the_code() -> None:
