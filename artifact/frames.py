@@ -33,6 +33,8 @@ _CUT_EVERY: Final = 8
 _NO_DIGEST: Final = bytes(DIGEST_BYTES)
 _NS: Final = 1_000_000_000
 _BLOCK: Final = 512
+_SHORT_NAME: Final = 100
+"""Longer ones need a header of their own."""
 _KINDS: Final = {EntryKind.FILE: Kind.FILE, EntryKind.DIRECTORY: Kind.DIRECTORY, EntryKind.SYMLINK: Kind.SYMLINK}
 
 
@@ -66,12 +68,18 @@ def cut(found: Iterable[Found]) -> Iterator[list[Found]]:
             group, size = [], 0
             continue
         group.append(entry)
-        size += _BLOCK + entry.size + -entry.size % _BLOCK
+        size += _header_bytes(entry) + entry.size + -entry.size % _BLOCK
         if size >= MAX_BYTES or (size >= MIN_BYTES and zlib.crc32(os.fsencode(entry.name)) % _CUT_EVERY == 0):
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def _header_bytes(entry: Found) -> int:
+    """About how much the entry's headers take, so that no number of long names makes a frame too large for readers."""
+    name_bytes = len(entry.name) + len(entry.target)
+    return _BLOCK if name_bytes <= _SHORT_NAME else 3 * _BLOCK + name_bytes
 
 
 class FrameMaker:

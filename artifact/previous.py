@@ -23,7 +23,7 @@ from artifact.index import Bucket, Root, Row, decode_bucket, decode_root, digest
 from artifact.locate import load_manifest, reference
 from artifact.manifest import IndexRef, ManifestRef
 from artifact.pullwire import PullSettings
-from artifact.source import SourceFailed
+from artifact.source import SourceFailed, opened_path
 from artifact.urls import index_url
 
 
@@ -133,7 +133,8 @@ async def _load(location: str, directory: Path, settings: PullSettings) -> Previ
 async def _local(url: str, path: Path, settings: PullSettings) -> Path:
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return Path(unquote(parts.path))
+        with opened_path(url):
+            return Path(unquote(parts.path))
     async with opened(url, settings) as source:
         with path.open("wb") as file:
             while data := await source.chunk():
