@@ -11,6 +11,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ FILE_SYSTEMS: Final[tuple[FileSystem, ...]] = get_args(FileSystem)
 
 _LIBRARY_BYTES: Final = 24 << 30
 _TARGET_BYTES: Final = 16 << 30
+_RELEASED_WITHIN_S: Final = 120.0
 _MAKE: Final = {
     # As installers make it, but with all tables written at once: no background thread works during the first runs.
     "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
@@ -51,6 +53,7 @@ def library(cache: Path) -> Iterator[Path]:
             unfinished = image.with_suffix(".unfinished")
             _make(unfinished, "ext4", _LIBRARY_BYTES)
             unfinished.rename(image)
+        _await_release(image)
         with _mounted(image, cache / "library", "ext4") as directory:
             yield directory
 
@@ -69,6 +72,15 @@ def target(cache: Path, file_system: FileSystem) -> Iterator[Path]:
         _make(image, file_system, _TARGET_BYTES)
         with _mounted(image, Path(home, "fs"), file_system, is_unlinked=True) as directory:
             yield directory
+
+
+def _await_release(image: Path) -> None:
+    """Wait until the kernel has written back and let go what a killed run had mounted, though its lock is free."""
+    ends_s = time.monotonic() + _RELEASED_WITHIN_S
+    while subprocess.run(["losetup", "--associated", image], check=True, capture_output=True).stdout:
+        if time.monotonic() > ends_s:
+            sys.exit(f"{image} is still mounted by somebody: `losetup --associated {image}` says as what")
+        time.sleep(0.5)
 
 
 def _make(image: Path, file_system: FileSystem, size_bytes: int) -> None:

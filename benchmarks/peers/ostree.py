@@ -26,6 +26,7 @@ class OSTree(Peer):
                 return
             run(["ostree", "init", f"--repo={repository}", "--mode=archive"])
             ostree = ["ostree", f"--repo={repository}"]
+            run([*ostree, "config", "set", "core.fsync", "false"])
             for version in VERSIONS:
                 owned = ["--owner-uid=0", "--owner-gid=0", "--no-xattrs"]
                 run([*ostree, "commit", "-b", version, f"--tree=dir={ground.trees[version]}", *owned])
@@ -38,6 +39,8 @@ class OSTree(Peer):
         if old is None or not self._local(ground).exists():
             clear(ground.target)
             run(["ostree", "init", f"--repo={self._local(ground)}", "--mode=bare"])
+            # Everything is made durable at the end, by one call, as with all others.
+            run(["ostree", f"--repo={self._local(ground)}", "config", "set", "core.fsync", "false"])
             remote = ["remote", "add", "--no-gpg-verify", "store", f"{ground.url}/{self._served(ground).name}"]
             run(["ostree", f"--repo={self._local(ground)}", *remote])
         if old is not None:
