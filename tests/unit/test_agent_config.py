@@ -89,6 +89,8 @@ def test_trusted_keys_are_lines_and_files(tmp_path: Path) -> None:
         (MINIMAL + "[[drain.workers]]\nuser = 5\n", "drain.workers[0].user = 5: Expected `str | null`, got `int`"),
         (MINIMAL + "[releases]\nkeep = 1\n", "releases.keep = 1: at least 2"),
         (MINIMAL + "[fetch]\nmax_bytes = 0\n", "fetch.max_bytes = 0: must be greater than 0"),
+        (MINIMAL + "[fetch]\nmax_rate_bytes = -1\n", "fetch.max_rate_bytes = -1: must not be negative"),
+        (MINIMAL + "[fetch]\nsplay_s = -0.5\n", "fetch.splay_s = -0.5: must not be negative"),
         (MINIMAL + "[fetch]\nretry_initial_s = 9\nretry_max_s = 3\n", "fetch.retry_max_s = 3.0"),
         (MINIMAL.replace("/srv/shop", "srv/shop"), 'root = "srv/shop": must be an absolute path'),
         (MINIMAL.replace('"shop"', '"sh op"'), "app 'sh op' cannot be used in a Consul key"),
