@@ -22,6 +22,7 @@ from artifact.errors import TransientError
 from artifact.limits import Limits
 from artifact.manifest import ManifestRef
 from artifact.pullwire import (
+    OPENER_DIED,
     Confined,
     Failed,
     Finished,
@@ -162,6 +163,8 @@ class Puller:
         match result:
             case Finished(is_secured=is_secured):
                 return is_secured
+            case Failed(kind=kind, message=message) if kind == OPENER_DIED and last_words:
+                raise as_error(msgspec.structs.replace(result, message=f"{message}; last words: {_told(last_words)}"))
             case Failed():
                 raise as_error(result)
             case None:
@@ -230,8 +233,14 @@ def _died(process: Process, ref: ManifestRef, stderr: bytes) -> TransientError:
         how = f"signal {-code}, {signal.strsignal(-code)}: look for the out-of-memory killer in the kernel's log"
     else:
         how = f"exit status {code}: please report it"
-    said = stderr.decode(errors="replace").strip() or "nothing"
     return TransientError(
-        f"the process that pulled build {ref.id} died without a result ({how}); its last words: {said}",
+        f"the process that pulled build {ref.id} died without a result ({how}); its last words: "
+        f"{_told(stderr) or 'nothing'}",
         kind="puller_died",
     )
+
+
+def _told(stderr: bytes) -> str:
+    """What stood on standard error, fit for logs and terminals: an archive may have had a hand in it."""
+    text = stderr.decode(errors="replace").strip()
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -67,8 +67,8 @@ def enter(confinement: Confinement, *, kernel: Kernel = LINUX) -> tuple[str, ...
         ConfigError: kind `sandbox_failed`, a directory or a limit; the process may be confined in part.
         IllegalTransition: there are several threads; only one of them would be confined.
     """
-    _check_alone()
     try:
+        _check_alone()
         with ExitStack() as opened:
             allowed = [
                 (_opened(path, opened), rights)

@@ -135,6 +135,8 @@ def outcomes(all_attempts: dict[str, Callable[[], object]]) -> dict[str, str]:
 
 
 def _burgle(plan: dict[str, object]) -> None:
+    if "mutter" in plan:
+        os.write(2, str(plan["mutter"]).encode())
     if plan.get("crash"):
         ctypes.string_at(0)
     if "say" in plan:

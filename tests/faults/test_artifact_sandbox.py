@@ -201,10 +201,12 @@ def test_where_nothing_confines_the_burglar_he_gets_everywhere(into: Path) -> No
 async def test_a_crash_is_told_and_the_agent_lives(
     into: Path, tmp_path: Path, plan: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(burglar.PLAN, json.dumps({**plan, "crash": True}))
+    """What stood on its standard error is told too, without what would move a terminal's cursor."""
+    monkeypatch.setenv(burglar.PLAN, json.dumps({**plan, "crash": True, "mutter": "ouch\x1b[2J\n"}))
     with pytest.raises(TransientError, match=r"b1 died without a result \(signal 11") as caught:
         await pulled(published(tmp_path, tar_of(burglar.TRIGGER)), into)
     assert caught.value.kind == "opener_died"
+    assert str(caught.value).endswith("; last words: ouch [2J")
 
 
 async def test_a_crash_over_bytes_that_are_not_the_builds_is_that_urls_fault(
