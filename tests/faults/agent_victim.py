@@ -10,8 +10,11 @@ import asyncio
 import ctypes
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import msgspec
+import psutil
 import structlog
 
 from agent import blocking
@@ -79,6 +82,10 @@ async def _gated(task: Task, gate: int) -> int:
 def main() -> None:
     """Serve until stdin ends."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Nobody lives in any tree here; and how many calls it takes to see that depends on what else runs on this machine.
+    processes = tempfile.mkdtemp()
+    (Path(processes) / "999999999").mkdir()  # psutil expects at least one
+    psutil.PROCFS_PATH = processes
     blocking._THREADS._max_workers = 1  # jobs follow each other anyway; so all their calls are one thread's
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
     while line := os.read(0, 65536):
