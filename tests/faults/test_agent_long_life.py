@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).parents[2]
 DEPLOYS = sized(10_000, 60)
 GROWTH_BYTES = sized(4 << 20, 2 << 20)
 """Of memory, from the second sample to the last: caches settle, and a leak of 1 KiB for each deploy shows."""
+THREADS = 12
+"""The main one, six for blocking work, and what a resolver and a watcher of children may take."""
 GROWTH_OBJECTS = 500
 """Of objects of Python's: a leak of one for each ten deploys shows in the full run."""
 
@@ -47,8 +49,10 @@ def test_nothing_grows_with_the_number_of_deploys(memory: Path) -> None:
         {"KiB at first": samples[1].memory_bytes >> 10, "KiB at the end": samples[-1].memory_bytes >> 10},
     )
     assert samples[-1].deploys == DEPLOYS
-    for what in ("descriptors", "threads", "tasks", "children", "files", "state_files"):
+    for what in ("descriptors", "tasks", "children", "files", "state_files"):
         seen = [getattr(sample, what) for sample in samples[1:]]
         assert len(set(seen)) == 1, (what, seen)
+    # Threads are started when they are first needed, up to the number that the pools have.
+    assert max(sample.threads for sample in samples) <= THREADS, samples
     assert samples[-1].memory_bytes - samples[1].memory_bytes <= GROWTH_BYTES, samples
     assert samples[-1].objects - samples[1].objects <= GROWTH_OBJECTS, samples

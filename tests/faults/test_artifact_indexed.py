@@ -106,7 +106,8 @@ def test_a_spare_becomes_the_next_build_in_place(host: Releases, old: Packed, ne
     received = host.pull("r2", new.ref, own="r1")
     assert_is(host.tree("r2"), new)
     after = inodes_of(host.tree("r2"))
-    for name in set(before) & set(after):
+    # Of a link nothing is held open here, so that another may get its inode's number.
+    for name in {name for name in set(before) & set(after) if not (host.tree("r2") / name).is_symlink()}:
         assert (before[name] == after[name]) == (name in SAME), name
     for name, file in opened.items():
         entry = OLD[name]
