@@ -22,6 +22,7 @@ from artifact.errors import ArtifactRejected, ConfigError, HotcoldError, Transie
 from artifact.manifest import ManifestRef
 from artifact.pull import Limits, Progress, PullSettings, pull
 from artifact.pullwire import Spec
+from tests.processes import children_of
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -140,7 +141,7 @@ def into(tmp_path: Path) -> Path:
 
 def pullers() -> list[psutil.Process]:
     """The processes of a pull: the one that fetches, then the one that opens; those that have not been reaped."""
-    return psutil.Process().children(recursive=True)
+    return children_of()
 
 
 async def both(parent: psutil.Process | None = None) -> list[psutil.Process]:
@@ -148,7 +149,7 @@ async def both(parent: psutil.Process | None = None) -> list[psutil.Process]:
     root = parent or psutil.Process()
 
     def found() -> list[psutil.Process]:
-        return root.children(recursive=True)
+        return children_of(root)
 
     await until(lambda: len(found()) == 2 and "artifact.opener" in found()[1].cmdline(), "a puller and an opener")
     return found()

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
 from artifact import ManifestRef, PullSettings, TransientError
 from tests.builds import Depot, Entry, File, Packed, Releases, shape_of
 from tests.faults.ranged_server import Answer, Fault, Request, serving, well
+from tests.processes import children_of
 
 FAST = PullSettings(connect_timeout_s=2, stall_timeout_s=0.4, rate_window_s=0.3, min_rate_bytes=20_000)
 
@@ -152,7 +152,7 @@ FAILING: dict[str, tuple[Fault, str]] = {
 async def refused(host: Releases, ref: ManifestRef) -> TransientError:
     with pytest.raises(TransientError) as caught:
         await host.pulling("r", ref, settings=FAST)
-    assert psutil.Process().children(recursive=True) == []
+    assert children_of() == []
     return caught.value
 
 

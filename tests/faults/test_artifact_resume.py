@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
 from artifact import ManifestRef, TransientError
@@ -19,6 +18,7 @@ from artifact.table import read_table
 from tests.builds import Depot, Entry, File, Link, Packed, Releases, inodes_of, shape_of, stats_of
 from tests.faults.pull_many import ManyPulls, many_pulls
 from tests.faults.ranged_server import Answer, Fault, Request, serving, well
+from tests.processes import children_of
 
 ENTRIES: dict[str, Entry] = {
     **{f"d{number % 5}/f{number}": File(random.Random(number).randbytes(30_000)) for number in range(200)},
@@ -78,7 +78,7 @@ def killing(after: int) -> Fault:
             + answer.body[: len(answer.body) // 2]
         )
         await writer.drain()
-        for child in psutil.Process().children():
+        for child in children_of():
             child.kill()
         await reader.read()
         return None
@@ -148,7 +148,7 @@ async def test_a_pull_that_is_killed_at_any_moment_of_its_own_work_is_gone_on_wi
     host.take_over("r1", "r2")
     task = asyncio.create_task(host.pulling("r2", following.ref, own="r1", bases=["hot"]))
     await asyncio.sleep(delay_s)
-    for child in psutil.Process().children():
+    for child in children_of():
         child.kill()
     await ended(task)
     await host.pulling("r2", following.ref, own="r1", bases=["hot"], is_resumed=True)
