@@ -122,7 +122,10 @@ class ConsulServer:
 
     def pause(self) -> None:
         """Let it hang: the kernel still accepts connections for it."""
-        self._running().send_signal(signal.SIGSTOP)
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        # One thread takes the signal when it is scheduled next; until then the others go on answering.
+        wait_until(lambda: _are_stopped(process.pid), f"consul at {self.address} has stopped")
 
     def resume(self) -> None:
         """Let it go on."""
@@ -142,6 +145,12 @@ class ConsulServer:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+def _are_stopped(pid: int) -> bool:
+    # The state stands after the name, which is in brackets and may hold any character.
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
 
 
 class ConsulDev(ConsulServer):
@@ -169,8 +178,8 @@ class ConsulCluster:
     """Servers with their data on disk, timed for quick elections."""
 
     def __init__(self, directory: Path, count: int = 3) -> None:
-        http = free_ports(count)
-        server, lan, wan = (free_ports(count) for _ in range(3))
+        ports = free_ports(4 * count)
+        http, server, lan, wan = (ports[at : at + count] for at in range(0, 4 * count, count))
         joins = [f"-retry-join=127.0.0.1:{port}" for port in lan]
         self._raft = {f"127.0.0.1:{port}": index for index, port in enumerate(server)}
         self.servers = [
