@@ -136,8 +136,17 @@ class Life:
 
 
 @asynccontextmanager
-async def living(host: AgentHost, *, kernel: Kernel = LINUX) -> AsyncIterator[Life]:
-    """Start an agent on what is on the disk; at the end of the block it is cut off, whatever it does."""
+async def living(host: AgentHost, *, kernel: Kernel = LINUX, pauses: list[float] | None = None) -> AsyncIterator[Life]:
+    """Start an agent on what is on the disk; at the end of the block it is cut off, whatever it does.
+
+    `pauses` takes down how long the agent's work wanted to wait each time.
+    """
+
+    async def pause(seconds: float) -> None:
+        if pauses is not None:
+            pauses.append(seconds)
+        await _pause(seconds)
+
     settings = host.settings()
     swapper = Swapper.open(settings.identity.layout, now=_now, kernel=kernel)
     try:
@@ -162,7 +171,7 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX) -> AsyncIterator[Li
                 http=http,
                 clock=time.monotonic,
                 now=_now,
-                sleep=_pause,
+                sleep=pause,
                 chance=chance,
             )
             changed = asyncio.Event()

@@ -6,15 +6,17 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from artifact import ConfigError
+from artifact import ConfigError, decode_manifest
 from artifact.frames import BIG_BYTES, MAX_BYTES, cut
-from artifact.framing import Framed, Workers, frame_tree, make_patch, workers_for
+from artifact.framing import Framed, Workers, frame_tree, workers_for
 from artifact.index import MAX_FRAME_BYTES, decode_bucket, decode_root, digest_of
 from artifact.pack import pack
+from artifact.patch import decode_patch
 from artifact.previous import opened_previous
 from artifact.scan import scan
 from tests.builds import CREATED, THEN_S, Depot, Directory, Entry, File, Link, Packed, ignore, shape_of, write_tree
@@ -71,14 +73,40 @@ def framed(tree: Path, workers: Workers) -> tuple[bytes, Framed]:
     return bytes(sink.data), result
 
 
+PACK = """
+import hashlib, sys
+from pathlib import Path
+from artifact.framing import frame_tree, workers_for
+from artifact.scan import scan
+
+class Sink:
+    digest = hashlib.sha256()
+
+    def write(self, data):
+        self.digest.update(data)
+        return len(data)
+
+tree, count = Path(sys.argv[1]), int(sys.argv[2])
+found = scan(tree)
+with workers_for(found, count) as workers:
+    framed = frame_tree(
+        tree, found, Sink(), level=3, newest_s=None, previous=None, workers=workers, on_group=lambda _: None
+    )
+print(Sink.digest.hexdigest(), hashlib.sha256(framed.root + b"".join(framed.buckets)).hexdigest())
+"""
+
+
 def test_other_processes_make_the_same_bytes(tmp_path: Path) -> None:
     """Frames, buckets and root: as many cores as there are, in whichever order they finish."""
     tree = write_tree(tmp_path / "tree", {**many(150), "big": File(noise(1, 18 << 20)), "z": File(b"z")})
-    with workers_for(scan(tree), 1) as here, workers_for(scan(tree), 3) as elsewhere:
-        data, alone = framed(tree, here)
-        shared_data, shared = framed(tree, elsewhere)
-    assert data == shared_data
-    assert (alone.root, alone.buckets, alone.rows) == (shared.root, shared.buckets, shared.rows)
+    alone, shared = (
+        subprocess.run(
+            [sys.executable, "-c", PACK, str(tree), count], check=True, capture_output=True, text=True
+        ).stdout
+        for count in ("1", "3")
+    )
+    assert alone == shared
+    assert len(alone.split()) == 2
 
 
 def test_the_same_tree_gives_the_same_index_and_patch(depot: Depot, tmp_path: Path) -> None:
@@ -235,18 +263,24 @@ def test_a_patch_that_would_be_half_of_the_artifact_is_not_made(depot: Depot) ->
 
 
 def test_a_file_too_large_for_memory_is_left_out_of_the_patch(tmp_path: Path) -> None:
-    """It is fetched by its frames; everything else is still patched."""
+    """It is fetched by its frames; everything else is still patched. By the command, which uses other processes."""
     entries: dict[str, Entry] = {**many(3), "huge": File(bytes(17 << 20)), "pad": File(noise(0, 200_000))}
-    depot = Depot(tmp_path / "depot")
-    first = depot.pack("1", entries)
-    changed = {**entries, "huge": File(bytes(17 << 20) + b"1"), "d1/f1": File(b"changed")}
-    tree = write_tree(depot.path / "trees" / "2", changed)
-    found = scan(tree)
-    with workers_for(found, 1) as workers, opened_previous(str(first.document)) as previous:
-        _, result = framed(tree, workers)
-        patch = make_patch(tree, found, result, previous, workers=workers)
-    assert patch is not None
-    assert len(patch) < 5000
+    first = write_tree(tmp_path / "first", entries)
+    second = write_tree(
+        tmp_path / "second", {**entries, "huge": File(bytes(17 << 20) + b"1"), "d1/f1": File(b"changed")}
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "hotcold", "pack", "--app", "shop", "--out", str(out)]
+    subprocess.run([*command, "--id", "1", str(first)], check=True, capture_output=True)
+    against = ["--against", str(out / "shop-1.json")]
+    subprocess.run([*command, "--id", "2", *against, str(second)], check=True, capture_output=True)
+    [path] = out.glob("shop-2.tar.zst.from-*")
+    patch = decode_patch(path.read_bytes())
+    build = Packed(second, decode_manifest((out / "shop-2.json").read_bytes()), out / "shop-2.json")
+    buckets = build.buckets()
+    assert {buckets[file.bucket].rows[file.row].path for file in patch.files} == {b"d1/f1"}
+    assert path.stat().st_size < 5000
 
 
 @pytest.mark.parametrize(
