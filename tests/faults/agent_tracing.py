@@ -235,7 +235,7 @@ def victims(directory: Path) -> Iterator[Victims]:
     with (
         (directory / "stderr").open("w") as stderr,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.agent_victim"],
+            [sys.executable, "-m", "tests.faults.agent_victim", str(directory / "processes")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

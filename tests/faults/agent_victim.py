@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -79,13 +78,12 @@ async def _gated(task: Task, gate: int) -> int:
     return await live(task)
 
 
-def main() -> None:
-    """Serve until stdin ends."""
+def main(processes: Path) -> None:
+    """Serve until stdin ends; `processes` is to be created."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     # Nobody lives in any tree here; and how many calls it takes to see that depends on what else runs on this machine.
-    processes = tempfile.mkdtemp()
-    (Path(processes) / "999999999").mkdir()  # psutil expects at least one
-    psutil.PROCFS_PATH = processes
+    (processes / "999999999").mkdir(parents=True)  # psutil expects at least one
+    psutil.PROCFS_PATH = str(processes)
     blocking._THREADS._max_workers = 1  # jobs follow each other anyway; so all their calls are one thread's
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
     while line := os.read(0, 65536):
@@ -110,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
