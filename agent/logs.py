@@ -5,11 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 import structlog
 
 from agent.config import LogTable
+
+
+class LineLogger(structlog.PrintLogger):
+    """Prints lines, and loses what it cannot: a full disk under a log, or a journal that is gone, stops nobody."""
+
+    def msg(self, message: str) -> None:
+        """Print one line."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 def configure_logs(table: LogTable, environment: Mapping[str, str], stream: TextIO = sys.stderr) -> None:
@@ -32,6 +44,6 @@ def configure_logs(table: LogTable, environment: Mapping[str, str], stream: Text
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[table.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: LineLogger(stream),
         cache_logger_on_first_use=False,
     )

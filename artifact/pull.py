@@ -100,8 +100,7 @@ class Puller:
 
     async def end(self) -> None:
         """Kill the process and its children, and wait for that; fine if they have ended."""
-        if self._process.returncode is None or not self._stderr.done():
-            await _kill_and_reap(self._process, self._stderr)
+        await _kill_and_reap(self._process, self._stderr)
 
     async def pull(
         self,
@@ -214,9 +213,10 @@ async def _kill_and_reap(process: Process, stderr: asyncio.Task[bytes]) -> None:
 
     Without a deadline, on purpose: a child that is still there would write into a directory that is removed next.
     """
-    with suppress(ProcessLookupError):
-        process.kill()
-    ended = asyncio.gather(process.wait(), stderr)
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+    ended = asyncio.gather(process.wait(), stderr, _hang_up(process))
     cancelled: asyncio.CancelledError | None = None
     while not ended.done():
         try:
@@ -225,6 +225,17 @@ async def _kill_and_reap(process: Process, stderr: asyncio.Task[bytes]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+async def _hang_up(process: Process) -> None:
+    """Close both pipes; the loop may end right after this, and would leave them open otherwise."""
+    assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    process.stdin.close()
+    with suppress(BrokenPipeError, ConnectionResetError):
+        await process.stdin.wait_closed()
+    while await process.stdout.read(_MAX_LINE_BYTES):
+        pass
 
 
 def _died(process: Process, ref: ManifestRef, stderr: bytes) -> TransientError:

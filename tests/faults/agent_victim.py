@@ -14,9 +14,10 @@ from pathlib import Path
 
 import msgspec
 import psutil
-import structlog
 
 from agent import blocking
+from agent.config import LogTable
+from agent.logs import configure_logs
 from agent.states import Steady
 from artifact import HotcoldError, ManifestRef
 from tests.agent_life import AgentHost, living
@@ -80,7 +81,7 @@ async def _gated(task: Task, gate: int) -> int:
 
 def main(processes: Path) -> None:
     """Serve until stdin ends; `processes` is to be created."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logs(LogTable(), {}, sys.stderr)
     # Nobody lives in any tree here; and how many calls it takes to see that depends on what else runs on this machine.
     (processes / "999999999").mkdir(parents=True)  # psutil expects at least one
     psutil.PROCFS_PATH = str(processes)

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.builds import Depot, Directory, Entry, File, Link, Packed, Releases, inodes_of, shape_of, stats_of
+from tests.builds import (
+    Depot,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Packed,
+    Releases,
+    held_inodes,
+    inodes_of,
+    shape_of,
+    stats_of,
+)
 
 
 def noise(seed: int, size: int) -> bytes:
@@ -100,14 +112,15 @@ def test_a_spare_becomes_the_next_build_in_place(host: Releases, old: Packed, ne
     """What is the same keeps its inode, what changed has a new one: nobody sees a file change under its hands."""
     host.pull("r1", old.ref)
     host.settle("r1")
-    before = inodes_of(host.tree("r1"))
-    opened = {name: (host.tree("r1") / name).open("rb") for name in before if not (host.tree("r1") / name).is_symlink()}
-    host.take_over("r1", "r2")
-    received = host.pull("r2", new.ref, own="r1")
+    with held_inodes(host.tree("r1")) as before:
+        opened = {
+            name: (host.tree("r1") / name).open("rb") for name in before if not (host.tree("r1") / name).is_symlink()
+        }
+        host.take_over("r1", "r2")
+        received = host.pull("r2", new.ref, own="r1")
+        after = inodes_of(host.tree("r2"))
     assert_is(host.tree("r2"), new)
-    after = inodes_of(host.tree("r2"))
-    # Of a link nothing is held open here, so that another may get its inode's number.
-    for name in {name for name in set(before) & set(after) if not (host.tree("r2") / name).is_symlink()}:
+    for name in set(before) & set(after):
         assert (before[name] == after[name]) == (name in SAME), name
     for name, file in opened.items():
         entry = OLD[name]

@@ -15,7 +15,7 @@ import pytest
 
 from artifact import ManifestRef, TransientError
 from artifact.table import read_table
-from tests.builds import Depot, Entry, File, Link, Packed, Releases, inodes_of, shape_of, stats_of
+from tests.builds import Depot, Entry, File, Link, Packed, Releases, held_inodes, inodes_of, shape_of, stats_of
 from tests.faults.pull_many import ManyPulls, many_pulls
 from tests.faults.ranged_server import Answer, Fault, Request, serving, well
 from tests.processes import children_of
@@ -108,11 +108,12 @@ async def test_a_pull_that_was_killed_at_any_request_is_gone_on_with(
             await host.pulling("r", ref)
         assert caught.value.kind == "puller_died"
         server.fault = well
-        left = {name: inode for name, inode in inodes_of(host.tree("r")).items() if name != "big"}
-        whole = {name for name in left if (host.tree("r") / name).stat().st_size == 30_000}
-        received = await host.pulling("r", ref, is_resumed=True)
+        with held_inodes(host.tree("r")) as inodes:
+            left = {name: inode for name, inode in inodes.items() if name != "big"}
+            whole = {name for name in left if (host.tree("r") / name).stat().st_size == 30_000}
+            received = await host.pulling("r", ref, is_resumed=True)
+            now = inodes_of(host.tree("r"))
     assert shape_of(host.tree("r")) == build.shape()
-    now = inodes_of(host.tree("r"))
     assert {name for name in whole if now[name] == left[name]} == whole
     assert received <= build.manifest.size + build.index.stat().st_size
     if after > 4:
@@ -227,10 +228,10 @@ def test_a_missing_table_leaves_the_tree_to_be_read(
     first, second = two
     answered(pulls, host, "r1", first.ref)
     host.table("r1").unlink()
-    before = inodes_of(host.tree("r1"))
-    answered(pulls, host, "r1", second.ref, own="r1", is_resumed=True)
+    with held_inodes(host.tree("r1")) as before:
+        answered(pulls, host, "r1", second.ref, own="r1", is_resumed=True)
+        after = inodes_of(host.tree("r1"))
     assert shape_of(host.tree("r1")) == second.shape()
-    after = inodes_of(host.tree("r1"))
     assert {name for name in before if before[name] == after[name]} == {f"d/f{number}" for number in range(9)} - {
         "d/f3"
     }
