@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
+
+from tests.listening import listening
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
@@ -62,18 +64,16 @@ class RangedServer:
     url: str = ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request and close."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            request, answer = self._right(head)
-            self.requests.append(request)
-            said = await self.fault(request, answer, reader, writer)
-            if said is not None:
-                length = () if said.length is None else (f"Content-Length: {said.length}",)
-                lines = (f"HTTP/1.1 {said.status}", "Connection: close", *said.headers, *length, "", "")
-                writer.write("\r\n".join(lines).encode() + said.body)
-                await writer.drain()
-        writer.close()
+        """Answer one request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        request, answer = self._right(head)
+        self.requests.append(request)
+        said = await self.fault(request, answer, reader, writer)
+        if said is not None:
+            length = () if said.length is None else (f"Content-Length: {said.length}",)
+            lines = (f"HTTP/1.1 {said.status}", "Connection: close", *said.headers, *length, "", "")
+            writer.write("\r\n".join(lines).encode() + said.body)
+            await writer.drain()
 
     def _right(self, head: str) -> tuple[Request, Answer]:
         path = unquote(head.split(" ", 2)[1])
@@ -97,9 +97,6 @@ class RangedServer:
 async def serving(directory: Path, fault: Fault = well) -> AsyncIterator[RangedServer]:
     """A server on a port of 127.0.0.1."""
     server = RangedServer(directory, fault)
-    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(server.handle) as port:
+        server.url = f"http://127.0.0.1:{port}"
         yield server
-    finally:
-        listening.close()

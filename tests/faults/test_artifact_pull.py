@@ -22,6 +22,7 @@ from artifact.errors import ArtifactRejected, ConfigError, HotcoldError, Transie
 from artifact.manifest import ManifestRef
 from artifact.pull import Limits, Progress, PullSettings, pull
 from artifact.pullwire import Spec
+from tests.listening import listening
 from tests.processes import children_of
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -57,17 +58,11 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
     """A server on 127.0.0.1 that reads each request's head and leaves the rest to `answer`."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            await answer(reader, writer)
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        await answer(reader, writer)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(handle) as port:
         yield f"http://127.0.0.1:{port}/artifact.tar"
-    finally:
-        server.close()
 
 
 def plain(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> Answer:
@@ -257,11 +252,9 @@ async def test_plain_http_behind_https_is_a_tls_failure(into: Path) -> None:
     async def speak_first(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(speak_first, "127.0.0.1", 0)
-    async with server:
-        error = await failure(reference(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"), into)
+    async with listening(speak_first) as port:
+        error = await failure(reference(f"https://127.0.0.1:{port}/x"), into)
     assert error.kind == "tls_failed", error
 
 

@@ -14,6 +14,7 @@ import pytest
 from artifact import ManifestRef, PullSettings, TransientError
 from tests.builds import Depot, Entry, File, Packed, Releases, shape_of
 from tests.faults.ranged_server import Answer, Fault, Request, serving, well
+from tests.listening import listening
 from tests.processes import children_of
 
 FAST = PullSettings(connect_timeout_s=2, stall_timeout_s=0.4, rate_window_s=0.3, min_rate_bytes=20_000)
@@ -104,7 +105,7 @@ async def drip(request: Request, _: Answer, __: asyncio.StreamReader, writer: as
 
 async def endless(request: Request, _: Answer, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(f"HTTP/1.1 206 P\r\nContent-Range: bytes {request.start}-{request.end - 1}/*\r\n\r\n".encode())
-    writer.write(request.body)
+    writer.write(request.body + bytes(65536))  # at once: whoever saw the right bytes alone would not be wrong to go
     while True:
         writer.write(bytes(65536))
         await writer.drain()
@@ -298,10 +299,8 @@ async def test_plain_http_behind_https_is_a_tls_failure(host: Releases, build: P
     async def speak_first(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(speak_first, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(speak_first) as port:
         error = await refused(host, ref_at(build, f"https://127.0.0.1:{port}"))
     assert error.kind == "tls_failed", error
 

@@ -248,7 +248,7 @@ def test_a_patch_with_any_byte_damaged_costs_only_its_saving(
     answered(pulls, host, "hot", first.ref)
     [patch] = second.patches
     right = patch.read_bytes()
-    for number, at in enumerate(range(part, len(right), 8 * 7)):
+    for number, at in enumerate(range(part, len(right), 8 * 19)):
         damaged = right[:at] + bytes([right[at] ^ 0x41]) + right[at + 1 :] if number % 3 else right[:at]
         patch.write_bytes(damaged)
         shutil.rmtree(host.tree("r"), ignore_errors=True)

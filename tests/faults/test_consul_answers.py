@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from fleet import ConsulStore, Entry, StoreRefused, StoreUnreachable, consul_settings
+from tests.listening import listening
 
 Script = Callable[["Asked", asyncio.StreamWriter], Awaitable[None]]
 KEY = "hotcold/web/tiers/prod"
@@ -42,32 +43,27 @@ class Server:
     asked: list[Asked] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._listening = listening(self._serve)
+        self.address = f"http://127.0.0.1:{await self._listening.__aenter__()}"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
+        await self._listening.__aexit__(kind, error, trace)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            method, target, _ = head[0].split()
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            await reader.readexactly(int(headers.get("content-length", 0)))
-            parts = urlsplit(target)
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            asked = Asked(method, parts.path, query, headers)
-            script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
-            self.asked.append(asked)
-            await script(asked, writer)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        method, target, _ = head[0].split()
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        await reader.readexactly(int(headers.get("content-length", 0)))
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        asked = Asked(method, parts.path, query, headers)
+        script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
+        self.asked.append(asked)
+        await script(asked, writer)
+        await writer.drain()
 
 
 def answer(status: int, body: bytes, *, length: int | None = None, **headers: str) -> bytes:
