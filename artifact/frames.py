@@ -45,14 +45,14 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
         data: compressed, as it lies in the artifact.
         plain_bytes: its size, decompressed.
         bucket: compressed, as it lies in the index file.
-        rows: in the bucket.
+        entries: rows in the bucket.
         content_bytes: of the files whose headers are in it.
     """
 
     data: bytes
     plain_bytes: int
     bucket: bytes
-    rows: list[Row]
+    entries: int
     content_bytes: int
 
 
@@ -113,9 +113,10 @@ class FrameMaker:
         rows = []
         for entry in group:
             content = b"".join(unchanged_content(self._tree, entry, BIG_BYTES)) if entry.size else b""
-            row = self._row(entry, hashlib.sha256(content).digest(), former)
-            plain += header(entry, row.mtime_s)
-            rows.append(msgspec.structs.replace(row, offset=len(plain)))
+            digest = hashlib.sha256(content).digest() if entry.kind is EntryKind.FILE else _NO_DIGEST
+            mtime_s = self._mtime_s(entry, digest, former)
+            plain += header(entry, mtime_s)
+            rows.append(_row(entry, digest, mtime_s, len(plain)))
             plain += content
             plain += padding(entry.size)
         return [self._frame(plain, rows)]
@@ -129,9 +130,9 @@ class FrameMaker:
         digest = hashlib.sha256()
         for chunk in unchanged_content(self._tree, entry):
             digest.update(chunk)
-        row = self._row(entry, digest.digest(), former)
-        head = header(entry, row.mtime_s)
-        rows = [msgspec.structs.replace(row, offset=len(head))]
+        mtime_s = self._mtime_s(entry, digest.digest(), former)
+        head = header(entry, mtime_s)
+        rows = [_row(entry, digest.digest(), mtime_s, len(head))]
         frames = []
         plain = bytearray(head)
         for chunk in unchanged_content(self._tree, entry):
@@ -144,29 +145,30 @@ class FrameMaker:
             frames.append(self._frame(plain, rows))
         return frames
 
-    def _row(self, entry: Found, digest: bytes, former: Mapping[bytes, Row]) -> Row:
-        path, target, kind = os.fsencode(entry.name), os.fsencode(entry.target), _KINDS[entry.kind]
-        if kind is not Kind.FILE:
-            digest = _NO_DIGEST
+    def _mtime_s(self, entry: Found, digest: bytes, former: Mapping[bytes, Row]) -> int:
         mtime_s = entry.mtime_ns // _NS
-        before = former.get(path)
-        if before is not None and (before.kind, before.digest, before.target) == (kind, digest, target):
+        before = former.get(os.fsencode(entry.name)) if former else None
+        is_same = before is not None and (before.kind, before.digest) == (_KINDS[entry.kind], digest)
+        if before is not None and is_same and before.target == os.fsencode(entry.target):
             mtime_s = before.mtime_s
         elif self._newest_s is not None:
             mtime_s = min(mtime_s, self._newest_s)
-        mtime_s = min(max(mtime_s, MIN_SECONDS), MAX_SECONDS)
-        return Row(
-            path=path,
-            kind=int(kind),
-            mode=entry.mode,
-            mtime_s=mtime_s,
-            size=entry.size,
-            digest=digest,
-            offset=0,
-            target=target,
-        )
+        return min(max(mtime_s, MIN_SECONDS), MAX_SECONDS)
 
     def _frame(self, plain: bytes | bytearray, rows: list[Row]) -> Frame:
         data = self._compressor.compress(plain)
         bucket = encode_bucket(hashlib.sha256(data).digest(), rows)
-        return Frame(data, len(plain), bucket, rows, sum(row.size for row in rows))
+        return Frame(data, len(plain), bucket, len(rows), sum(row.size for row in rows))
+
+
+def _row(entry: Found, digest: bytes, mtime_s: int, offset: int) -> Row:
+    return Row(
+        os.fsencode(entry.name),
+        int(_KINDS[entry.kind]),
+        entry.mode,
+        mtime_s,
+        entry.size,
+        digest,
+        offset,
+        os.fsencode(entry.target),
+    )

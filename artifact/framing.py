@@ -5,25 +5,27 @@ How a frame is made is left to `artifact.frames`, what a patch is to `artifact.p
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
+from artifact.allocation import keep_freed_memory
 from artifact.frames import Frame, FrameMaker, cut
-from artifact.index import Kind, Row, encode_root
+from artifact.index import Kind, Row, decode_bucket, encode_root
 from artifact.patch import MAX_FILE_BYTES, MAX_PATCH_BYTES, PatchedFile, encode_patch, shrunk
 from artifact.previous import LocatedContent, Previous
 from artifact.scan import Found
 from artifact.tarwrite import unchanged_content
 
-_WORTH_PROCESSES_BYTES: Final = 16 << 20
-"""A smaller tree is packed before other processes would have started."""
+WORTH_PROCESSES: Final = 16
+"""Fewer jobs, of some hundred KiB each, are done before other processes would have started."""
 _AHEAD: Final = 4
 """Groups under way for each process: enough to keep it busy, few enough to hold in memory."""
 _PATCH_LEVEL: Final = 9
@@ -44,13 +46,12 @@ class Framed:
     Attributes:
         root: the root's bytes.
         buckets: each bucket's bytes.
-        rows: the rows of each bucket.
     """
 
     def __init__(self) -> None:
         self.root = b""
         self.buckets: list[bytes] = []
-        self.rows: list[list[Row]] = []
+        self._entries = 0
         self._frame_sizes: list[int] = []
         self._plain_sizes: list[int] = []
         self._content_bytes = 0
@@ -66,12 +67,12 @@ class Framed:
         self._plain_sizes.append(frame.plain_bytes)
         self._content_bytes += frame.content_bytes
         self.buckets.append(frame.bucket)
-        self.rows.append(frame.rows)
+        self._entries += frame.entries
 
     def finish(self) -> None:
         """Make the root."""
         self.root = encode_root(
-            entries=sum(map(len, self.rows)),
+            entries=self._entries,
             content_bytes=self._content_bytes,
             frame_sizes=self._frame_sizes,
             plain_sizes=self._plain_sizes,
@@ -81,50 +82,49 @@ class Framed:
 
 
 class Workers:
-    """Calls module-level functions in other processes, or here where that is not worth it; results in order."""
+    """Calls module-level functions in other processes, or here where that is not worth it; results in order.
 
-    def __init__(self, executor: ProcessPoolExecutor | None, count: int) -> None:
-        self._executor = executor
-        self._count = count
+    To be closed, as a context manager.
+
+    Args:
+        count: of processes, None: one for each core.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count or len(os.sched_getaffinity(0))
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=kind is not None)
 
     def map(self, work: Callable[..., _Done], jobs: Iterable[tuple[object, ...]]) -> Iterator[_Done]:
         """`work(*job)` of each job, in the order of the jobs."""
-        if self._executor is None:
-            yield from (work(*job) for job in jobs)
+        ahead = iter(jobs)
+        first = list(islice(ahead, WORTH_PROCESSES))
+        if self._count == 1 or len(first) < WORTH_PROCESSES:
+            yield from (work(*job) for job in chain(first, ahead))
             return
+        if self._executor is None:
+            # Not forked from here: the caller may have threads, such as one that draws progress.
+            self._executor = ProcessPoolExecutor(
+                self._count, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare
+            )
         pending: deque[Future[_Done]] = deque()
-        for job in jobs:
+        for job in chain(first, ahead):
             pending.append(self._executor.submit(work, *job))
-            if len(pending) >= self._count * _AHEAD:
+            while len(pending) >= self._count * _AHEAD or (pending and pending[0].done()):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-@contextmanager
-def workers_for(found: Sequence[Found], count: int | None = None) -> Iterator[Workers]:
-    """Workers for a tree.
-
-    Args:
-        found: its entries.
-        count: of processes, None: one for each core.
-    """
-    count = count or len(os.sched_getaffinity(0))
-    if count == 1 or sum(entry.size for entry in found) < _WORTH_PROCESSES_BYTES:
-        yield Workers(None, 1)
-        return
-    # Not forked from here: the caller may have threads, such as one that draws progress.
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as executor:
-        try:
-            yield Workers(executor, count)
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
-
-
 def frame_tree(
     tree: Path,
-    found: Sequence[Found],
+    found: Iterable[Found],
     sink: Sink,
     *,
     level: int,
@@ -133,7 +133,7 @@ def frame_tree(
     workers: Workers,
     on_group: Callable[[Sequence[Found]], None],
 ) -> Framed:
-    """Write the tree's frames to `sink`.
+    """Write the tree's frames to `sink`; `on_group` is told what they hold.
 
     Raises:
         ConfigError, TransientError: as `FrameMaker.make`.
@@ -176,11 +176,12 @@ def make_patch(
     files: list[tuple[int, int, bool]] = []
     jobs: list[tuple[object, ...]] = []
     buckets = []
-    for number, (bucket, rows) in enumerate(zip(framed.buckets, framed.rows, strict=True)):
-        if hashlib.sha256(bucket).digest() in known:
+    for number, bucket in enumerate(framed.buckets):
+        digest = hashlib.sha256(bucket).digest()
+        if digest in known:
             continue
         buckets.append((number, bucket))
-        for at, row in enumerate(rows):
+        for at, row in enumerate(decode_bucket(bucket, digest).rows):
             old = before.get(row.path)
             is_same = old is not None and old[1].digest == row.digest
             if row.kind != Kind.FILE or is_same or row.size > MAX_FILE_BYTES:
@@ -199,6 +200,11 @@ def make_patch(
         blobs=blobs,
     )
     return patch if len(patch) * 2 < framed.artifact_bytes and len(patch) <= MAX_PATCH_BYTES else None
+
+
+def _prepare() -> None:
+    keep_freed_memory()
+    gc.disable()  # there are no cycles in what is made here
 
 
 def _make(

@@ -37,7 +37,7 @@ MIN_SECONDS: Final = -(1 << 31)
 MAX_SECONDS: Final = (1 << 34) - 1
 """Modification times that every file system takes lie between 1901 and 2514."""
 
-_LEVEL: Final = 9  # of buckets: half of them are digests, which no level compresses
+_LEVEL: Final = 3  # of buckets: half of them are digests, which no level compresses
 _WORDS: Final = "I"
 
 

@@ -132,6 +132,12 @@ class NameTable:
             self._folded[folded] = path
 
 
+def check_length(name: str) -> None:
+    """Refuse a path that no program could open."""
+    if _byte_count(name) > MAX_PATH_BYTES:
+        raise reject(name[:64], f"(cut here) has a name longer than {MAX_PATH_BYTES} bytes")
+
+
 def check_link(name: str, target: str) -> None:
     """Refuse a symbolic link that could not be made, or that is absolute."""
     if not target or "\0" in target:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
@@ -21,12 +21,12 @@ import zstandard
 from artifact.diskerrors import disk_error
 from artifact.entries import EntryKind
 from artifact.errors import ConfigError
-from artifact.framing import Sink, frame_tree, make_patch, workers_for
+from artifact.framing import Sink, Workers, frame_tree, make_patch
 from artifact.index import digest_of
 from artifact.manifest import IndexRef, Manifest, PatchRef, check_build_id, encode_manifest
 from artifact.previous import Previous
 from artifact.publish import HashingWriter, check_unused, publish, publish_data, published_manifest, unpublished
-from artifact.scan import Found, scan
+from artifact.scan import Found, Scan
 from artifact.tarwrite import END, header, padding, unchanged_content
 from artifact.urls import INDEX_SUFFIX, patch_suffix
 
@@ -40,7 +40,11 @@ _GIT_TIMEOUT_S: Final = 10.0
 
 
 class PackProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far packing is; bytes are those of the tree's files."""
+    """How far packing is; bytes are those of the tree's files.
+
+    Attributes:
+        files_total, bytes_total: what was found so far; soon, all.
+    """
 
     files_done: int
     files_total: int
@@ -100,16 +104,16 @@ def pack(
     _check_arguments(tree=tree, out=out, app=app, build_id=build_id, archive_format=format, level=level)
     if level is None:
         level = DEFAULT_LEVELS[format]
-    found = scan(tree)
     name = f"{app}-{build_id}"
     artifact, document = out / f"{name}.{format}", out / f"{name}.json"
-    meter = _Meter(found, on_progress)
     with ExitStack() as stack:
+        found = stack.enter_context(Scan(tree))
+        meter = _Meter(found, on_progress)
         file = stack.enter_context(unpublished(out))
         writer = HashingWriter(file)
         index, companions = None, {}
         if format == "tar.zst":
-            workers = stack.enter_context(workers_for(found))
+            workers = stack.enter_context(Workers())
             framed = frame_tree(
                 tree,
                 found,
@@ -123,7 +127,7 @@ def pack(
             companions[INDEX_SUFFIX] = b"".join((framed.root, *framed.buckets))
             patches: tuple[PatchRef, ...] = ()
             if previous is not None:
-                patch = make_patch(tree, found, framed, previous, workers=workers)
+                patch = make_patch(tree, meter.finished, framed, previous, workers=workers)
                 if patch is not None:
                     companions[patch_suffix(previous.root.digest)] = patch
                     patches = (PatchRef(base=previous.root.digest, size=len(patch)),)
@@ -200,12 +204,17 @@ def _check_arguments(*, tree: Path, out: Path, app: str, build_id: str, archive_
 
 
 class _Meter:
-    """Tells how far packing is."""
+    """Tells how far packing is.
 
-    def __init__(self, found: Sequence[Found], on_progress: Callable[[PackProgress], None]) -> None:
+    Attributes:
+        finished: the entries that were packed whole, as `finish_all` was told.
+    """
+
+    def __init__(self, found: Scan, on_progress: Callable[[PackProgress], None]) -> None:
         self._on_progress = on_progress
-        self._files_total, self._bytes_total = len(found), sum(entry.size for entry in found)
+        self._found = found
         self._files_done = self._bytes_done = 0
+        self.finished: list[Found] = []
 
     def add(self, *, files: int = 0, count_bytes: int = 0) -> None:
         """Count what was packed."""
@@ -214,14 +223,15 @@ class _Meter:
         self._on_progress(
             PackProgress(
                 files_done=self._files_done,
-                files_total=self._files_total,
+                files_total=self._found.files,
                 bytes_done=self._bytes_done,
-                bytes_total=self._bytes_total,
+                bytes_total=self._found.content_bytes,
             )
         )
 
     def finish_all(self, entries: Sequence[Found]) -> None:
         """Count entries that are packed whole."""
+        self.finished += entries
         self.add(files=len(entries), count_bytes=sum(entry.size for entry in entries))
 
 
@@ -254,7 +264,7 @@ def _compressed(writer: _Translated, archive_format: str, level: int) -> Iterato
         yield sink
 
 
-def _write_tar(tree: Path, found: Sequence[Found], sink: Sink, newest_s: int | None, meter: _Meter) -> None:
+def _write_tar(tree: Path, found: Iterable[Found], sink: Sink, newest_s: int | None, meter: _Meter) -> None:
     for entry in found:
         mtime_s = entry.mtime_ns // _NS
         sink.write(header(entry, mtime_s if newest_s is None else min(mtime_s, newest_s)))

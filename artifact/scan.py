@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from queue import SimpleQueue
+from typing import Final, Self
 
 import msgspec
 
 from artifact.diskerrors import disk_error
 from artifact.entries import EntryKind
 from artifact.errors import ConfigError
-from artifact.names import NameTable, reject
+from artifact.names import check_collisions, check_length, check_link, check_targets, reject
 
 _SET_ID_BITS: Final = 0o6000
-_REFUSED: Final = (
-    (stat.S_ISSOCK, "is a socket"),
-    (stat.S_ISFIFO, "is a fifo"),
-    (stat.S_ISCHR, "is a character device"),
-    (stat.S_ISBLK, "is a block device"),
-)
+_REFUSED: Final = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+_TOLD_TOGETHER: Final = 64
+"""Entries that are handed on at once: less is slower, more makes others wait for their first."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,71 +52,120 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
 
 
-def scan(tree: Path) -> list[Found]:
-    """Everything below `tree`, directories before what they hold, sorted by the bytes of the names.
+class Scan:
+    """Everything below a tree, directories before what they hold, sorted by the bytes of the names.
 
-    Hard links are found as files of their own.
+    A thread of its own looks; who iterates gets what it has found, while it goes on. To be used as a context manager
+    around one iteration. Hard links are found as files of their own.
 
-    Raises:
+    Iterating raises, at the latest when it ends:
         ArtifactRejected: an entry that a host would refuse, or nothing at all; names it.
         ConfigError: `tree` is no directory, or something in it cannot be read.
         TransientError: `disk_error`.
+
+    Attributes:
+        files: how many entries were found so far; all, when the iteration has ended.
+        content_bytes: of files so far.
     """
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        self._found: SimpleQueue[list[Found] | None] = SimpleQueue()
+        self._is_stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._look, name="scan", daemon=True)
+        self.files = 0
+        self.content_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_stopped = True
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Found]:
+        while (found := self._found.get()) is not None:
+            yield from found
+        if self._error is not None:
+            raise self._error
+
+    def _look(self) -> None:
+        try:
+            for found in _walk(self._tree):
+                self.files += len(found)
+                self.content_bytes += sum(entry.size for entry in found)
+                self._found.put(found)
+                if self._is_stopped:
+                    break
+        except BaseException as error:  # noqa: BLE001 - whoever iterates raises it
+            self._error = error
+        finally:
+            self._found.put(None)
+
+
+def scan(tree: Path) -> list[Found]:
+    """Everything below `tree` at once; raises as `Scan` does."""
+    with Scan(tree) as found:
+        return list(found)
+
+
+def _walk(tree: Path) -> Iterator[list[Found]]:
+    """Depth first, without recursion: a tree may be deeper than Python's stack."""
     if not tree.is_dir():
         raise ConfigError(f"{tree} cannot be packed: it is no directory", kind="no_tree")
-    names = NameTable()
-    found = []
+    links: dict[str, str] = {}
+    part: list[Found] = []
     try:
-        for entry in _walk(tree):
-            match entry.kind:
-                case EntryKind.DIRECTORY:
-                    names.add_directory(entry.name)
-                case EntryKind.SYMLINK:
-                    names.add_symlink(entry.name, entry.target)
-                case _:
-                    names.add_file(entry.name)
-            found.append(entry)
+        ahead = _listing(os.fspath(tree), "")
+        if not ahead:
+            raise reject(".", f"is all there is in {tree}: an empty build would serve nothing", kind="tree_empty")
+        while ahead:
+            found = ahead.pop()
+            part.append(found)
+            if found.kind is EntryKind.DIRECTORY:
+                ahead += _listing(f"{tree}/{found.name}", f"{found.name}/")
+            elif found.kind is EntryKind.SYMLINK:
+                check_link(found.name, found.target)
+                links[found.name] = found.target
+            if len(part) >= _TOLD_TOGETHER:
+                yield part
+                part = []
     except OSError as error:
         where = tree if error.filename is None else Path(os.fsdecode(error.filename))
         raise disk_error(error, where, "reading the tree to pack") from error
-    names.check_links()
-    if not found:
-        raise reject(".", f"is all there is in {tree}: an empty build would serve nothing", kind="tree_empty")
+    check_targets(links)
+    yield part
+
+
+def _listing(directory: str, prefix: str) -> list[Found]:
+    with os.scandir(directory) as listing:
+        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name), reverse=True)
+    found = [_look_at(entry, prefix + entry.name) for entry in entries]
+    check_collisions(entry.name for entry in found)
     return found
 
 
-def _walk(tree: Path) -> Iterator[Found]:
-    """Depth first, without recursion: a tree may be deeper than Python's stack."""
-    ahead = _listing(tree, "")
-    while ahead:
-        found = ahead.pop()
-        yield found
-        if found.kind is EntryKind.DIRECTORY:
-            ahead += _listing(tree / found.name, f"{found.name}/")
-
-
-def _listing(directory: Path, prefix: str) -> list[Found]:
-    with os.scandir(directory) as listing:
-        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name), reverse=True)
-    return [_look_at(entry, prefix + entry.name) for entry in entries]
-
-
 def _look_at(entry: os.DirEntry[str], name: str) -> Found:
+    check_length(name)
     state = entry.stat(follow_symlinks=False)
-    for is_refused, problem in _REFUSED:
-        if is_refused(state.st_mode):
-            raise reject(name, f"{problem}: remove it from the tree")
-    if not stat.S_ISLNK(state.st_mode) and state.st_mode & _SET_ID_BITS:
+    kind, size, target = EntryKind.FILE, state.st_size, ""
+    match stat.S_IFMT(state.st_mode):
+        case stat.S_IFREG:
+            pass
+        case stat.S_IFDIR:
+            kind, size = EntryKind.DIRECTORY, 0
+        case stat.S_IFLNK:
+            kind, size, target = EntryKind.SYMLINK, 0, os.readlink(entry.path)  # noqa: PTH115 - surrogates must survive
+        case other:
+            raise reject(name, f"is {_REFUSED[other]}: remove it from the tree")
+    if kind is not EntryKind.SYMLINK and state.st_mode & _SET_ID_BITS:
         raise reject(
             name,
             f"is setuid or setgid (mode {stat.S_IMODE(state.st_mode):04o}): a build gives nobody another's rights; "
             "chmod ug-s",
         )
-    kind, size, target = EntryKind.FILE, state.st_size, ""
-    if stat.S_ISDIR(state.st_mode):
-        kind, size = EntryKind.DIRECTORY, 0
-    elif stat.S_ISLNK(state.st_mode):
-        kind, size, target = EntryKind.SYMLINK, 0, os.readlink(entry.path)  # noqa: PTH115 - surrogates must survive
     return Found(
         name=name,
         kind=kind,

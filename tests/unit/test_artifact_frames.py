@@ -7,18 +7,23 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from artifact import ConfigError, decode_manifest
+from artifact.entries import EntryKind
 from artifact.frames import BIG_BYTES, MAX_BYTES, cut
-from artifact.framing import Framed, Workers, frame_tree, workers_for
+from artifact.framing import Framed, Workers, frame_tree
 from artifact.index import MAX_FRAME_BYTES, decode_bucket, decode_root, digest_of
 from artifact.pack import pack
 from artifact.patch import decode_patch
 from artifact.previous import opened_previous
-from artifact.scan import scan
+from artifact.scan import Found, scan
+from artifact.tarwrite import header
 from tests.builds import CREATED, THEN_S, Depot, Directory, Entry, File, Link, Packed, ignore, shape_of, write_tree
 
 
@@ -76,7 +81,8 @@ def framed(tree: Path, workers: Workers) -> tuple[bytes, Framed]:
 PACK = """
 import hashlib, sys
 from pathlib import Path
-from artifact.framing import frame_tree, workers_for
+from artifact.framing import WORTH_PROCESSES, Workers, frame_tree
+from artifact.frames import cut
 from artifact.scan import scan
 
 class Sink:
@@ -88,7 +94,8 @@ class Sink:
 
 tree, count = Path(sys.argv[1]), int(sys.argv[2])
 found = scan(tree)
-with workers_for(found, count) as workers:
+assert len(list(cut(found))) > WORTH_PROCESSES
+with Workers(count) as workers:
     framed = frame_tree(
         tree, found, Sink(), level=3, newest_s=None, previous=None, workers=workers, on_group=lambda _: None
     )
@@ -98,7 +105,7 @@ print(Sink.digest.hexdigest(), hashlib.sha256(framed.root + b"".join(framed.buck
 
 def test_other_processes_make_the_same_bytes(tmp_path: Path) -> None:
     """Frames, buckets and root: as many cores as there are, in whichever order they finish."""
-    tree = write_tree(tmp_path / "tree", {**many(150), "big": File(noise(1, 18 << 20)), "z": File(b"z")})
+    tree = write_tree(tmp_path / "tree", {**many(900), "big": File(noise(1, 18 << 20)), "z": File(b"z")})
     alone, shared = (
         subprocess.run(
             [sys.executable, "-c", PACK, str(tree), count], check=True, capture_output=True, text=True
@@ -178,13 +185,39 @@ def test_a_file_above_four_mebibytes_has_frames_of_its_own(depot: Depot) -> None
     assert len(moved) == 3
 
 
+@given(
+    name=st.text(st.characters(codec="ascii", exclude_characters="\0/"), min_size=1, max_size=102) | st.just("ä"),
+    kind=st.sampled_from([EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK]),
+    mode=st.integers(0, 0o777),
+    mtime_s=st.integers(-2, 8**11 + 1) | st.sampled_from([0, 8**11 - 1, 8**11]),
+    size=st.integers(0, 1 << 40) | st.sampled_from([8**11 - 1, 8**11]),
+    target=st.text(st.sampled_from("a/."), min_size=1, max_size=102),
+)
+def test_headers_are_those_that_tarfile_writes(
+    name: str, kind: EntryKind, mode: int, mtime_s: int, size: int, target: str
+) -> None:
+    found = Found(
+        name=name,
+        kind=kind,
+        mode=mode,
+        mtime_ns=0,
+        inode=1,
+        size=size if kind is EntryKind.FILE else 0,
+        target=target if kind is EntryKind.SYMLINK else "",
+    )
+    info = tarfile.TarInfo(name)
+    info.mode, info.mtime, info.size, info.linkname = mode, mtime_s, found.size, found.target
+    info.type = {EntryKind.FILE: tarfile.REGTYPE, EntryKind.DIRECTORY: tarfile.DIRTYPE}.get(kind, tarfile.SYMTYPE)
+    assert header(found, mtime_s) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
 def test_no_group_becomes_larger_than_a_reader_allows(tmp_path: Path) -> None:
     """Many entries with the longest names and targets: headers and rows count, too."""
     tree = tmp_path / "tree"
     tree.mkdir()
     for number in range(2500):
         (tree / f"{number:0255}").symlink_to("/".join(["t" * 250] * 16))
-    with workers_for(scan(tree), 1) as workers:
+    with Workers(1) as workers:
         _, result = framed(tree, workers)
     root = decode_root(result.root)
     assert max(root.plain_sizes) <= MAX_FRAME_BYTES / 2

@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "link out": (lambda root: (root / "bin/l").symlink_to("../../x"), "'bin/l' .* leads out"),
     "absolute link": (lambda root: (root / "l").symlink_to(root / "bin"), "'l' .* absolute"),
     "links in circles": (lambda root: (root / "l").symlink_to("l"), "'l' .* circles"),
-    "case": (lambda root: (root / "BIN").write_text(""), "'bin', which differs from 'BIN'"),
+    "case": (lambda root: (root / "BIN").write_text(""), "'BIN' differs from 'bin'"),
 }
 
 
