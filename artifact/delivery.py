@@ -21,7 +21,7 @@ from artifact.index import Bucket, Root, broken
 from artifact.plan import Wanted
 from artifact.ranges import Places
 from artifact.table import Stat
-from artifact.treefill import ContentDiffers, NewFile, Tree
+from artifact.treefill import ContentDiffers, NewFile, Tree, not_as_said
 
 RUN_BYTES: Final = 2 << 20
 """Of one request: large enough that its latency does not matter, small enough to have several in flight."""
@@ -97,7 +97,7 @@ class Delivery:
         tree: where the files go.
         executor: threads that check, decompress and write.
         on_bytes: told how many bytes were received.
-        on_file: told each finished file; called in those threads.
+        on_files: told of finished files and how they look; called in those threads.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Delivery:
         *,
         executor: Executor,
         on_bytes: Callable[[int], None],
-        on_file: Callable[[Wanted, Stat], None],
+        on_files: Callable[[Sequence[Wanted], Sequence[Stat]], None],
     ) -> None:
         self._root = root
         self._bucket = bucket
@@ -117,7 +117,7 @@ class Delivery:
         self._tree = tree
         self._executor = executor
         self._on_bytes = on_bytes
-        self._on_file = on_file
+        self._on_files = on_files
 
     async def deliver(self, runs: Iterable[Run]) -> None:
         """Fetch and write all. No thread works any more when it returns, raises, or is cancelled.
@@ -143,13 +143,12 @@ class Delivery:
                 await self._fetch_small(run)
 
     async def _fetch_small(self, run: Run) -> None:
-        def take(number: int, frame: bytearray) -> None:
+        def take(number: int, frame: bytes) -> None:
             wanted = run.wanted.get(number)
             if wanted is None:  # only fetched because it lies between two that are wanted
                 return
-            plain = memoryview(self._plain(number, frame))
-            for each in wanted:
-                self._write(each, plain[each.row.offset : each.row.offset + each.row.size])
+            stats = self._tree.create_files((each.row for each in wanted), memoryview(self._plain(number, frame)))
+            self._on_files(wanted, stats)
 
         await self._read(run, take)
 
@@ -158,7 +157,7 @@ class Delivery:
         file = self._tree.begin_file(wanted.row)
         missing = wanted.row.size
 
-        def take(number: int, frame: bytearray) -> None:
+        def take(number: int, frame: bytes) -> None:
             nonlocal missing
             offset = wanted.row.offset if number == run.frames.start else 0
             part = memoryview(self._plain(number, frame))[offset : offset + missing]
@@ -167,16 +166,16 @@ class Delivery:
 
         try:
             await self._read(run, take)
-            self._on_file(wanted, _finished(file, wanted))
+            self._on_files([wanted], [_finished(file, wanted)])
         except BaseException:
             file.abandon()
             raise
 
-    async def _read(self, run: Run, take: Callable[[int, bytearray], None]) -> None:
+    async def _read(self, run: Run, take: Callable[[int, bytes], None]) -> None:
         start, end = self._root.frame_offsets[run.frames.start], self._root.frame_offsets[run.frames.stop]
         loop = asyncio.get_running_loop()
 
-        async def taken(number: int, frame: bytearray) -> bool:
+        async def taken(number: int, frame: bytes) -> bool:
             """In a thread, which is waited for even where this is cancelled: it writes into the tree."""
 
             def work() -> bool:
@@ -194,7 +193,7 @@ class Delivery:
             _Frames(run.frames, self._root.frame_sizes, on_bytes=self._on_bytes, take=taken),
         )
 
-    def _plain(self, number: int, frame: bytearray) -> bytes:
+    def _plain(self, number: int, frame: bytes) -> bytes:
         expected = self._root.plain_sizes[number]
         try:
             if zstandard.frame_content_size(frame) != expected:
@@ -202,13 +201,6 @@ class Delivery:
             return zstandard.ZstdDecompressor().decompress(frame)
         except zstandard.ZstdError as error:
             raise broken(f"frame {number} is no frame ({error})") from error
-
-    def _write(self, wanted: Wanted, content: memoryview) -> None:
-        try:
-            stat = self._tree.create_file(wanted.row, (content,))
-        except ContentDiffers:
-            raise _not_as_said(wanted) from None
-        self._on_file(wanted, stat)
 
 
 class _Frames:
@@ -220,7 +212,7 @@ class _Frames:
         sizes: Sequence[int],
         *,
         on_bytes: Callable[[int], None],
-        take: Callable[[int, bytearray], Awaitable[bool]],
+        take: Callable[[int, bytes], Awaitable[bool]],
     ) -> None:
         self._frames = iter(frames)
         self._sizes = sizes
@@ -231,26 +223,29 @@ class _Frames:
 
     async def consume(self, chunks: AsyncIterator[bytes]) -> None:
         """Take each frame that is complete; return at the first one that is wrong."""
-        self._filled = 0
+        self._begin()
         async for chunk in chunks:
             self._on_bytes(len(chunk))
             rest = memoryview(chunk)
             while rest and self._number is not None:
-                # Every byte is copied once, into the place where the frame is then read.
-                part = rest[: len(self._frame) - self._filled]
-                self._frame[self._filled : self._filled + len(part)] = part
-                self._filled += len(part)
+                part = rest[: self._missing]
+                self._parts.append(part)
+                self._missing -= len(part)
                 rest = rest[len(part) :]
-                if self._filled == len(self._frame):
-                    if not await self._take(self._number, self._frame):
+                if not self._missing:
+                    frame = b"".join(self._parts)
+                    if not await self._take(self._number, frame):
                         return
-                    self.accepted_bytes += len(self._frame)
+                    self.accepted_bytes += len(frame)
                     self._next()
 
     def _next(self) -> None:
         self._number = next(self._frames, None)
-        self._frame = bytearray(0 if self._number is None else self._sizes[self._number])
-        self._filled = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._missing = 0 if self._number is None else self._sizes[self._number]
+        self._parts: list[memoryview] = []
 
 
 async def finished(work: asyncio.Future[_Done]) -> _Done:
@@ -275,8 +270,4 @@ def _finished(file: NewFile, wanted: Wanted) -> Stat:
     try:
         return file.finish()
     except ContentDiffers:
-        raise _not_as_said(wanted) from None
-
-
-def _not_as_said(wanted: Wanted) -> HotcoldError:
-    return broken(f"{wanted.row.path!a} is not in its frame as the index says")
+        raise not_as_said(wanted.row) from None

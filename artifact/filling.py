@@ -7,8 +7,9 @@ interrupted leaves a tree that the next try compares anew.
 from __future__ import annotations
 
 import asyncio
+import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
@@ -24,6 +25,7 @@ from artifact.treefill import ContentDiffers, Tree
 _STAGING: Final = b".hotcold-moving"
 _BATCH: Final = 64
 _ALL_BITS: Final = (1 << 64) - 1
+_STAT: Final = struct.Struct(f"={STAT_FIELDS}Q")
 
 _Done = TypeVar("_Done")
 
@@ -103,10 +105,18 @@ class Filling:
 
     def note(self, wanted: Wanted, stat: Stat) -> None:
         """Take down that an entry is right."""
-        at = wanted.entry * STAT_FIELDS
-        # A time before 1970 gives a number that no look finds again: such a file is never trusted.
-        self.stats[at : at + STAT_FIELDS] = array("Q", (number & _ALL_BITS for number in stat))
+        at = wanted.entry * _STAT.size
+        try:
+            _STAT.pack_into(self.stats, at, *stat)
+        except struct.error:
+            # A time before 1970 gives a number that no look finds again: such a file is never trusted.
+            _STAT.pack_into(self.stats, at, *(number & _ALL_BITS for number in stat))
         self.done_count += 1  # for progress alone: threads may miss one
+
+    def note_all(self, wanted: Iterable[Wanted], stats: Iterable[Stat]) -> None:
+        """Take down that entries are right."""
+        for each, stat in zip(wanted, stats, strict=True):
+            self.note(each, stat)
 
     def _is_done(self, wanted: Wanted) -> bool:
         return self.stats[wanted.entry * STAT_FIELDS] != 0  # an inode's number never is

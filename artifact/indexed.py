@@ -37,8 +37,8 @@ from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
 
-_THREADS: Final = 3
-"""That check, decompress and write: one more than the cores of a small host, because they wait for the disk, too."""
+_MAX_THREADS: Final = 4
+"""That check, decompress and write; a core has one. More take turns with the interpreter, and with the journal."""
 _BLOCK_BYTES: Final = 4096
 _WORTH_WRITING_BACK_BYTES: Final = 64 << 20
 _PROGRESS_INTERVAL_S: Final = 0.1
@@ -144,7 +144,7 @@ class IndexedPull:
 
     async def _fill(self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None) -> array[int]:
         with ExitStack() as stack:
-            executor = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="fill"))
+            executor = stack.enter_context(ThreadPoolExecutor(_threads(), thread_name_prefix="fill"))
             directories = frozenset((staging_name(plan), *(wanted.row.path for wanted in plan.directories)))
             tree = Tree(self._into, directories, is_secured=self._local.is_secured)
             stack.callback(tree.close)
@@ -166,7 +166,7 @@ class IndexedPull:
                 tree,
                 executor=executor,
                 on_bytes=self._received,
-                on_file=filling.note,
+                on_files=filling.note_all,
             )
             reports = asyncio.create_task(self._report_for_ever(plan, filling), name="progress")
             try:
@@ -252,6 +252,10 @@ class IndexedPull:
                 url=shown(self._ref.urls[0]),
             )
         )
+
+
+def _threads() -> int:
+    return max(2, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
 def _parts(first: int, entries: range, made: set[int]) -> Iterator[tuple[range, range]]:

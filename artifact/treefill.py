@@ -37,7 +37,7 @@ _CACHED_DIRECTORIES: Final = 64
 
 
 class ContentDiffers(Exception):
-    """What was written is not what its row says; nothing is left of it."""
+    """What was written, or should be, is not what its row says; nothing is left of it."""
 
 
 class Tree:
@@ -74,6 +74,48 @@ class Tree:
             for fd in cache.values():
                 os.close(fd)
         os.close(self.root_fd)
+
+    def create_files(self, rows: Iterable[Row], plain: memoryview) -> list[Stat]:
+        """Write files that do not exist, each from its place in `plain`: the loop that a full pull spends its time in.
+
+        Returns:
+            Of each file, how it looks now.
+
+        Raises:
+            ArtifactRejected: kind `index_broken`: what is in the place of a file is not what its row says.
+        """
+        made: list[Stat] = []
+        directory, parent = b"", self.root_fd
+        for row in rows:
+            content = plain[row.offset : row.offset + row.size]
+            if len(content) != row.size or hashlib.sha256(content).digest() != row.digest:
+                raise not_as_said(row)
+            above, _, name = row.path.rpartition(b"/")
+            if above != directory:  # else nothing has closed the descriptor since
+                directory, parent = above, self._directory(above) if above else self.root_fd
+            try:
+                made.append(self._written(name, parent, row, content))
+            except OSError as error:
+                raise self.explained(error, "writing", row.path) from error
+        return made
+
+    def _written(self, name: bytes, parent: int, row: Row, content: memoryview) -> Stat:
+        """Write a verified file; after an error nothing is left of it."""
+        fd = os.open(name, _CREATE, row.mode, dir_fd=parent)
+        try:
+            rest = content[os.write(fd, content) :] if content else content
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.utime(fd, ns=(row.mtime_s * _NS, row.mtime_s * _NS))
+            if self._is_secured:
+                os.fsync(fd)
+            return stat_of(os.fstat(fd))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=parent)
+            raise
+        finally:
+            os.close(fd)
 
     def create_file(self, row: Row, chunks: Iterable[bytes | memoryview]) -> Stat:
         """Write a file that does not exist.
@@ -383,6 +425,11 @@ class NewFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def not_as_said(row: Row) -> HotcoldError:
+    """The error for a right frame that does not hold what a right index says."""
+    return broken(f"{row.path!a} is not in its frame as the index says")
 
 
 def read_chunks(fd: int) -> Iterable[bytes]:
