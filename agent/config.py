@@ -71,6 +71,7 @@ class FetchTable(_Table, frozen=True):
     require_sandbox: bool = False
     ca_cert: str | None = None
     keep_puller_ready: bool = False
+    trees_are_read_only: bool = False
 
 
 class ReleasesTable(_Table, frozen=True):

@@ -252,6 +252,7 @@ class Workshop:
             bases=tuple(LocalBase(tree=str(base.path), table=str(layout.table(base.name))) for base in bases),
             is_resumed=prepared.is_resumed,
             is_secured=self._settings().releases.durability == "fsync",
+            is_read_only=self._settings().fetch.trees_are_read_only,
         )
 
     def _on_progress(self, progress: Progress) -> None:

@@ -40,6 +40,7 @@ class Filling:
         contents: what this host has.
         patched: what a patch gives, or None.
         is_resumed: the tree may hold parts of this build already: they are read again, and kept if they are right.
+        is_linking: files of other releases are given another name in this one, where that is possible.
         executor: for all that blocks.
 
     Attributes:
@@ -56,6 +57,7 @@ class Filling:
         patched: PatchedContents | None,
         *,
         is_resumed: bool,
+        is_linking: bool,
         executor: Executor,
     ) -> None:
         self._plan = plan
@@ -64,6 +66,7 @@ class Filling:
         self._contents = contents
         self._patched = patched
         self._is_resumed = is_resumed
+        self._is_linking = is_linking
         self._executor = executor
         self._moved: list[Wanted] = []
         self._staging = staging_name(plan)
@@ -184,7 +187,7 @@ class Filling:
     def _made(self, wanted: Wanted) -> Stat | None:
         row = wanted.row
         near = self._contents.near(row)
-        if near is not None and (stat := self._copied(row, near)):
+        if near is not None and (stat := self._taken(row, near)):
             return stat
         if self._patched is not None and self._has_patch(wanted):
             try:
@@ -192,10 +195,21 @@ class Filling:
             except (ContentDiffers, ValueError, OSError):
                 pass  # it was only a short cut
         far = self._contents.far(row)
-        return None if far is None else self._copied(row, far)
+        return None if far is None else self._taken(row, far)
 
     def _has_patch(self, wanted: Wanted) -> bool:
         return self._patched is not None and self._patched.has(wanted.frame, wanted.at)
+
+    def _taken(self, row: Row, source: bytes) -> Stat | None:
+        """Make a file of another release's; None where that is not what its table says."""
+        if self._is_linking:
+            try:
+                linked = self._tree.link_file(row, source)
+            except ContentDiffers:
+                return None
+            if linked is not None:
+                return linked
+        return self._copied(row, source)
 
     def _copied(self, row: Row, source: bytes) -> Stat | None:
         """Copy a local file; None where it is not what its table says: then the content is found elsewhere."""

@@ -84,7 +84,9 @@ class IndexedPull:
         self._on_progress = on_progress
         self._known = None if local.own_table is None else _known(Path(local.own_table))
         self._own = None if self._known is None else self._known.table
-        self._check = None if self._known is None else StatCheck(self._known.entries, into)
+        self._check = (
+            None if self._known is None else StatCheck(self._known.entries, into, is_linked=local.is_read_only)
+        )
         self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
         self._patch = patch
         self._bytes_done = self._bytes_total = len(patch)
@@ -157,6 +159,7 @@ class IndexedPull:
                 LocalContents(self._bases, self._own, self._into),
                 None if used is None else PatchedContents(used.patch, used.base.tree),
                 is_resumed=self._local.is_resumed,
+                is_linking=self._local.is_read_only,
                 executor=executor,
             )
             delivery = Delivery(

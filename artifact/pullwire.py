@@ -70,6 +70,8 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
         bases: other releases, the most similar first.
         is_resumed: a pull of the same build was interrupted here.
         is_secured: fsync each file that is written; else making durable is left to the caller.
+        is_read_only: nobody ever writes into a release: files may be links to those of other releases, and change
+            times, which every link changes, do not count for trust.
     """
 
     table: str | None = None
@@ -77,6 +79,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     bases: tuple[LocalBase, ...] = ()
     is_resumed: bool = False
     is_secured: bool = False
+    is_read_only: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):

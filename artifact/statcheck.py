@@ -23,15 +23,16 @@ class StatCheck:
     Args:
         entries: how they were.
         tree: where they are.
+        is_linked: as in `Entries.changed`.
     """
 
-    def __init__(self, entries: Entries, tree: Path) -> None:
+    def __init__(self, entries: Entries, tree: Path, *, is_linked: bool = False) -> None:
         self._entries = entries
         self._tree = tree
         count = len(entries.paths)
         shares = max(1, min(len(os.sched_getaffinity(0)), count // _WORTH_A_PROCESS))
         bounds = [count * share // shares for share in range(shares + 1)]
-        self._looks = [_begin(entries, tree, range(start, end)) for start, end in pairwise(bounds)]
+        self._looks = [_begin(entries, tree, range(start, end), is_linked=is_linked) for start, end in pairwise(bounds)]
 
     def changed(self) -> set[int]:
         """The numbers of the entries that do not look as recorded. Blocks until all is looked at.
@@ -73,7 +74,7 @@ def _inode(tree: Path, path: bytes) -> int | None:
         return None
 
 
-def _begin(entries: Entries, tree: Path, share: range) -> tuple[int, int]:
+def _begin(entries: Entries, tree: Path, share: range, *, is_linked: bool) -> tuple[int, int]:
     """Fork a process that writes the changed entries to a pipe; its pid and the pipe's end."""
     readable, writable = os.pipe()
     pid = os.fork()
@@ -83,7 +84,7 @@ def _begin(entries: Entries, tree: Path, share: range) -> tuple[int, int]:
     status = 1
     try:
         os.close(readable)
-        data = array("Q", entries.changed(tree, share)).tobytes()
+        data = array("Q", entries.changed(tree, share, is_linked=is_linked)).tobytes()
         while data:
             data = data[os.write(writable, data) :]
         status = 0

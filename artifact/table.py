@@ -83,29 +83,39 @@ class Entries:
         """The numbers of a bucket's entries."""
         return range(self.starts[bucket], self.starts[bucket + 1])
 
-    def changed(self, tree: Path, entries: range) -> Iterator[int]:
+    def changed(self, tree: Path, entries: range, *, is_linked: bool = False) -> Iterator[int]:
         """Those of `entries` that do not look as recorded, or cannot be told from such. Changes the working directory.
 
         Meant for a process of its own: short names cost half of what paths from the root do.
+
+        Args:
+            tree: where they are.
+            entries: their numbers.
+            is_linked: files were given other names, and lost them: their change times count for nothing.
         """
         os.chdir(tree)  # noqa: TID251 - the caller's promise
+        look = _stat_of_linked if is_linked else stat_of
         for start in range(entries.start, entries.stop, _LOOKED_AT_TOGETHER):
             part = range(start, min(start + _LOOKED_AT_TOGETHER, entries.stop))
             recorded = self.stats[part.start * STAT_FIELDS : part.stop * STAT_FIELDS]
+            latest_ns = max(recorded[STAT_FIELDS - 1 :: STAT_FIELDS])
+            if is_linked:
+                recorded[STAT_FIELDS - 1 :: STAT_FIELDS] = recorded[STAT_FIELDS - 2 :: STAT_FIELDS]
             try:
-                found = array("Q", chain.from_iterable(map(stat_of, map(os.lstat, self.paths[part.start : part.stop]))))
+                found = array("Q", chain.from_iterable(map(look, map(os.lstat, self.paths[part.start : part.stop]))))
             except (OSError, OverflowError):  # something is gone, or has a time before 1970
                 found = array("Q")
-            if found != recorded or max(recorded[STAT_FIELDS - 1 :: STAT_FIELDS]) >= self.recorded_ns - RACY_NS:
-                yield from (entry for entry in part if not self._is_unchanged(entry))
+            if found != recorded or latest_ns >= self.recorded_ns - RACY_NS:
+                yield from (entry for entry in part if not self._is_unchanged(entry, is_linked=is_linked))
 
-    def _is_unchanged(self, entry: int) -> bool:
+    def _is_unchanged(self, entry: int, *, is_linked: bool) -> bool:
         recorded = self.stats[entry * STAT_FIELDS : (entry + 1) * STAT_FIELDS]
+        counting = STAT_FIELDS - 1 if is_linked else STAT_FIELDS
         try:
             found = stat_of(os.lstat(self.paths[entry]))
         except OSError:
             return False
-        return found == tuple(recorded) and recorded[-1] < self.recorded_ns - RACY_NS
+        return found[:counting] == tuple(recorded[:counting]) and recorded[-1] < self.recorded_ns - RACY_NS
 
 
 class Table:
@@ -158,6 +168,7 @@ class Table:
 
 stat_of: Final[Callable[[os.stat_result], Stat]] = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 """What a table keeps of a file's state."""
+_stat_of_linked: Final[Callable[[os.stat_result], Stat]] = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_mtime_ns")
 
 
 def write_table(path: Path, root: Root, buckets: Sequence[bytes], entries: Entries) -> None:

@@ -31,6 +31,8 @@ _NS: Final = 1_000_000_000
 _WORTH_SHARING_BYTES: Final = 64 << 10
 _FICLONE: Final = 0x40049409  # ioctl_ficlone(2)
 _CANNOT_SHARE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ETXTBSY})
+_CANNOT_LINK: Final = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOENT, errno.EOPNOTSUPP})
+"""Another file system, too many names, a file of somebody else, no /proc, no links at all."""
 _CHUNK_BYTES: Final = 1 << 20
 _CACHED_DIRECTORIES: Final = 64
 """Descriptors that each thread keeps: entries of one directory follow each other."""
@@ -159,6 +161,38 @@ class Tree:
                 if shared is not None:
                     return shared
             return self.create_file(row, _chunks_of_source(fd))
+        finally:
+            os.close(fd)
+
+    def link_file(self, row: Row, source: bytes) -> Stat | None:
+        """Give a local file, read once for its digest, another name that does not exist.
+
+        Returns:
+            How it looks then; None where it has another mode or time, or cannot have one more name there: copy it.
+
+        Raises:
+            ContentDiffers: the local file cannot be read, or has other content than the row says.
+        """
+        try:
+            fd = os.open(source, _READ)
+        except OSError as error:
+            raise ContentDiffers from error
+        try:
+            found = os.fstat(fd)
+            looks = (stat.S_IFMT(found.st_mode), stat.S_IMODE(found.st_mode), found.st_mtime_ns)
+            if looks != (stat.S_IFREG, row.mode, row.mtime_s * _NS):
+                return None
+            if found.st_size != row.size or _digest_of_source(fd) != row.digest:
+                raise ContentDiffers
+            name, parent = self._place(row.path)
+            try:
+                # By its descriptor: what the path leads to may be another file by now.
+                os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=parent)
+            except OSError as error:
+                if error.errno in _CANNOT_LINK:
+                    return None
+                raise self.explained(error, "linking", row.path) from error
+            return stat_of(os.fstat(fd))
         finally:
             os.close(fd)
 
@@ -446,8 +480,16 @@ def _chunks_of_source(fd: int) -> Iterable[bytes]:
 
 
 def _digest(fd: int) -> bytes:
+    return _digest_of(read_chunks(fd))
+
+
+def _digest_of_source(fd: int) -> bytes:
+    return _digest_of(_chunks_of_source(fd))
+
+
+def _digest_of(chunks: Iterable[bytes]) -> bytes:
     digest = hashlib.sha256()
-    for chunk in read_chunks(fd):
+    for chunk in chunks:
         digest.update(chunk)
     return digest.digest()
 

@@ -242,6 +242,7 @@ class Releases:
         bases: Sequence[str] = (),
         is_resumed: bool = False,
         is_secured: bool = False,
+        is_read_only: bool = False,
         settings: PullSettings = SETTINGS,
         seen: list[Progress] | None = None,
     ) -> int:
@@ -252,13 +253,15 @@ class Releases:
             ref: the build.
             own: the release whose table tells what is in the directory.
             bases: other releases.
-            is_resumed, is_secured: as in `Local`.
+            is_resumed, is_secured, is_read_only: as in `Local`.
             settings: of the pull.
             seen: takes what was told of the progress.
         """
         told: list[Progress] = [] if seen is None else seen
         self.tree(name).mkdir(exist_ok=True)
-        local = self.local(name, own=own, bases=bases, is_resumed=is_resumed, is_secured=is_secured)
+        local = self.local(
+            name, own=own, bases=bases, is_resumed=is_resumed, is_secured=is_secured, is_read_only=is_read_only
+        )
         await pull(ref, self.tree(name), settings=settings, on_progress=told.append, local=local)
         return told[-1].bytes_done
 
@@ -270,6 +273,7 @@ class Releases:
         bases: Sequence[str] = (),
         is_resumed: bool = False,
         is_secured: bool = False,
+        is_read_only: bool = False,
     ) -> Local:
         """What the pull of a release may use."""
         return Local(
@@ -278,6 +282,7 @@ class Releases:
             bases=tuple(LocalBase(tree=str(self.tree(base)), table=str(self.table(base))) for base in bases),
             is_resumed=is_resumed,
             is_secured=is_secured,
+            is_read_only=is_read_only,
         )
 
     def settle(self, name: str) -> None:

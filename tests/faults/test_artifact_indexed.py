@@ -157,6 +157,59 @@ def test_other_releases_are_used_and_not_touched(host: Releases, depot: Depot, o
     assert shared == set()
 
 
+def test_in_trees_that_are_declared_read_only_the_same_file_is_one_file(
+    host: Releases, depot: Depot, old: Packed, new: Packed
+) -> None:
+    """Linked from hot; what has another mode, time or content is not; and the spare tree's change leaves hot alone."""
+    host.pull("hot", old.ref)
+    received = host.pull("r1", new.ref, bases=["hot"], is_read_only=True)
+    assert_is(host.tree("r1"), new)
+    assert_is(host.tree("hot"), old)
+    assert received < old.manifest.size / 2
+    files = {name: inode for name, inode in inodes_of(host.tree("hot")).items() if isinstance(OLD[name], File)}
+    there = {inode: name for name, inode in files.items()}
+    linked = {name for name, inode in inodes_of(host.tree("r1")).items() if inode in there}
+    moved = {"elsewhere/one", "elsewhere/renamed/two", "elsewhere/renamed/three"}
+    assert linked == moved | {"lib/b", "lib/deep/er/c", "lib/empty", "lib/to-dir/x", "web/big"}
+    before = stats_of(host.tree("r1"))
+    host.settle("hot")
+    host.take_over("hot", "r2")
+    third = depot.pack("third", {**OLD, "lib/a": File(b"another one")})
+    with held_inodes(host.tree("r2")):
+        received = host.pull("r2", third.ref, own="hot", bases=["r1"], is_read_only=True)
+        kept = inodes_of(host.tree("r2"))
+    assert_is(host.tree("r2"), third)
+    assert_is(host.tree("r1"), new)
+    assert {name for name in files if kept[name] == files[name]} == files.keys() - {"lib/a"}
+    assert received < third.manifest.size / 2
+    after = stats_of(host.tree("r1"))
+    assert {name: state[:2] for name, state in after.items()} == {name: state[:2] for name, state in before.items()}
+
+
+def test_without_the_declaration_files_that_were_linked_are_made_anew(host: Releases, old: Packed, new: Packed) -> None:
+    """Their change time is that of the link: nobody can tell whether that was all."""
+    host.pull("hot", old.ref)
+    host.pull("r1", new.ref, bases=["hot"], is_read_only=True)
+    host.settle("hot")
+    host.take_over("hot", "r2")
+    with held_inodes(host.tree("r2")) as before:
+        host.pull("r2", old.ref, own="hot", bases=["r1"])
+        after = inodes_of(host.tree("r2"))
+    assert_is(host.tree("r2"), old)
+    assert after["web/big"] != before["web/big"]
+    assert after["lib/a"] == before["lib/a"]
+
+
+def test_a_file_that_is_not_what_its_table_says_is_not_linked(host: Releases, old: Packed) -> None:
+    host.pull("hot", old.ref)
+    path = host.tree("hot") / "web/big"
+    state = path.stat()
+    path.write_bytes(noise(7, 5 << 20))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    host.pull("r", old.ref, bases=["hot"], is_read_only=True)
+    assert_is(host.tree("r"), old)
+
+
 def test_a_patch_against_hot_changes_an_older_spare(host: Releases, depot: Depot) -> None:
     """The usual deploy: hot is N-1, the spare N-2, the patch leads from N-1 to N; only the patch is fetched."""
     entries = {f"d{number % 7}/f{number}": File(noise(number, 20_000)) for number in range(100)}

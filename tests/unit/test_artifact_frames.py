@@ -193,7 +193,7 @@ def test_a_file_above_four_mebibytes_has_frames_of_its_own(depot: Depot) -> None
     size=st.integers(0, 1 << 40) | st.sampled_from([8**11 - 1, 8**11]),
     target=st.text(st.sampled_from("a/."), min_size=1, max_size=102),
 )
-def test_headers_are_those_that_tarfile_writes(
+def test_headers_are_those_that_tarfile_writes(  # noqa: PLR0917 - what hypothesis draws
     name: str, kind: EntryKind, mode: int, mtime_s: int, size: int, target: str
 ) -> None:
     found = Found(
