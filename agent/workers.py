@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import signal
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -51,11 +52,16 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 @dataclass(frozen=True)
 class Busy:
-    """A worker that is not proved to be out of the tree, and why."""
+    """A worker that is not proved to be out of the tree, and why. `pid` None: a server that was asked as a whole."""
 
-    pid: int
+    pid: int | None
     command: str
     reasons: tuple[str, ...]
+
+    @property
+    def who(self) -> str:
+        """Of whom the reasons speak."""
+        return self.command if self.pid is None else f"pid {self.pid} ({self.command})"
 
 
 def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[psutil.Process]:
@@ -112,6 +118,27 @@ def evidence(processes: Iterable[psutil.Process], tree: Path, ports: Collection[
 def busy_workers(matches: Iterable[Match], tree: Path, ports: Collection[int]) -> list[Busy]:
     """Find the workers and tell which are busy; errors are those of `find_workers` and `evidence`."""
     return evidence(find_workers(matches), tree, ports)
+
+
+def signal_workers(matches: Iterable[Match], pids: Collection[int], number: signal.Signals) -> None:
+    """Send a signal to those of `pids` that `matches` still describes; psutil sees to it that none was given away.
+
+    Raises:
+        ConfigError: a user is not known (`unknown_user`), or this agent may not signal them (`may_not_signal`).
+    """
+    for process in find_workers(matches):
+        if process.pid not in pids:
+            continue
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied as error:
+            raise ConfigError(
+                f"pid {process.pid} ({command_line(process.pid)}) may not be signalled by user {os.geteuid()}: give "
+                "the unit CAP_KILL (AmbientCapabilities= and CapabilityBoundingSet=), or set another `drain.policy`",
+                kind="may_not_signal",
+            ) from error
 
 
 def trees_in_use(trees: Sequence[Path], *, agent_pid: int | None = None) -> dict[Path, str]:

@@ -152,7 +152,7 @@ def test_draining_names_who_is_waited_for(agent: RecordedAgent, run: Run) -> Non
     ]
     agent.document = document("draining", waiting_for=busy)
     shown = run("status").stdout
-    assert "waiting for 10 processes to leave hot" in shown
+    assert "waiting for 10 workers to leave hot" in shown
     assert "pid 4000  php-fpm: pool www  cwd, open file a and 1 more" in shown
     assert "pid 4008" not in shown
     assert "and 2 more" in shown
