@@ -33,6 +33,7 @@ class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     Attributes:
         workers: who works in `hot`; a process that any entry describes is waited for.
         ports: local TCP ports on which a worker's connections count as work.
+        sockets: paths of Unix sockets on which they count likewise.
         gauges: servers that are asked how much they still have to do.
         timeout_s: how long to wait.
         policy: what a timeout means: give the deploy up for now; swap under the workers that are left; or end them by
@@ -43,6 +44,7 @@ class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     workers: tuple[Match, ...] = ()
     ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
+    sockets: tuple[str, ...] = ()
     gauges: tuple[Gauge, ...] = ()
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 60
     policy: Literal["abort", "proceed", "terminate"] = "abort"
@@ -51,8 +53,12 @@ class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         """Refuse ports without workers: they would look like a wait and be none."""
-        if self.ports and not self.workers:
-            raise ValueError("`ports` without `workers` waits for nobody; describe whose connections count")
+        for doors, name in ((self.ports, "ports"), (self.sockets, "sockets")):
+            if doors and not self.workers:
+                raise ValueError(f"`{name}` without `workers` waits for nobody; describe whose connections count")
+        for path in self.sockets:
+            if not path.startswith(("/", "@")):
+                raise ValueError(f"`sockets` has {path!r}; each must be an absolute path, or @ and an abstract name")
         if self.policy == "terminate" and not self.workers:
             raise ValueError('`policy = "terminate"` without `workers` ends nobody; describe whom')
 
@@ -89,7 +95,7 @@ class DrainTimedOut(TransientError):
 class Look(Protocol):
     """Tells, blocking, which workers are busy in a tree."""
 
-    def __call__(self, matches: Iterable[Match], tree: Path, ports: Collection[int], /) -> Sequence[Busy]:
+    def __call__(self, matches: Iterable[Match], tree: Path, doors: Collection[int | str], /) -> Sequence[Busy]:
         """Return the busy workers; empty means drained."""
         ...
 
@@ -200,7 +206,8 @@ class _Wait:
     async def _look(self) -> Sequence[Busy]:
         answers = await asyncio.gather(*(self.ask(gauge) for gauge in self.settings.gauges))
         workers = self.settings.workers
-        processes = await run_blocking(self.look, workers, self.tree, self.settings.ports) if workers else ()
+        doors: tuple[int | str, ...] = (*self.settings.ports, *self.settings.sockets)
+        processes = await run_blocking(self.look, workers, self.tree, doors) if workers else ()
         return [*processes, *chain.from_iterable(answers)]
 
 
