@@ -294,7 +294,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str, str, int]] = {
     "cut off, and as it was": (
         document("steady", **HOT_IS_WANTED, **CUT_OFF),
         "as_wanted",
-        "the last order seen; http://127.0.0.1:8500 does not answer for 2 h: no leader",
+        "the last order seen; http://127.0.0.1:8500 does not answer for 2.0 h: no leader",
         "curl http://127.0.0.1:8500",
         0,
     ),
