@@ -16,6 +16,7 @@ COMMANDS = {
     "fleet": Lazy("hotcold.fleet_command", "fleet", "Show what the hosts of an app are doing."),
     "status": Lazy("hotcold.status_command", "status", "Show what the agent on this host is doing, and why."),
     "why": Lazy("hotcold.why_command", "why", "Say why this host does not run what the order says."),
+    "history": Lazy("hotcold.history_command", "history", "Show what has happened on this host."),
     "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),

@@ -381,3 +381,27 @@ def test_why_says_that_no_agent_answers(run: Run) -> None:
     assert result.exit_code == 5
     assert result.stdout == ""
     assert "systemctl status" in result.stderr or "agent" in result.stderr
+
+
+# --- history ----------------------------------------------------------------------------------------------------------
+
+EVENTS = [
+    {"id": 1, "at": "2026-11-23T10:00:00.1Z", "event": "state", "level": "info", "facts": {"was": "steady", "x": None}},
+    {
+        "id": 2,
+        "at": "2026-11-23T10:00:01Z",
+        "event": "drain failed",
+        "level": "warning",
+        "facts": {"error": "pid 7\nis busy", "build": "b2", "workers": 2},
+    },
+]
+
+
+def test_history_is_one_line_for_each_event(agent: RecordedAgent, run: Run) -> None:
+    agent.events = list(EVENTS)
+    assert run("history").stdout.splitlines() == [
+        "2026-11-23T10:00:00Z  state  was=steady",
+        '2026-11-23T10:00:01Z  warning: drain failed  build=b2  error="pid 7 is busy"  workers=2',
+    ]
+    assert json.loads(run("history", "--json", "--limit", "7").stdout) == EVENTS
+    assert agent.limits == ["50", "7"]
