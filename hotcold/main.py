@@ -21,6 +21,7 @@ COMMANDS = {
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
     "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
+    "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
     "dev-store": Lazy(
