@@ -21,6 +21,7 @@ import structlog
 from agent.blocking import run_blocking
 from agent.config import Identity, Settings, load_settings
 from agent.events import Command, RepullRequested, SlotLost
+from agent.history import History
 from agent.logs import configure_logs
 from agent.memory import Memory
 from agent.notify import Notifier
@@ -94,6 +95,9 @@ class Daemon:
             store = await stack.enter_async_context(ConsulStore(identity.consul))
             http = await stack.enter_async_context(aiohttp.ClientSession())
             memory = Memory(identity.layout.state_dir)
+            history = await History.open(identity.layout.state_dir)
+            configure_logs(self._settings.log, self._environment, note=history.note)
+            stack.callback(configure_logs, self._settings.log, self._environment)
             reporter = Reporter(
                 store, identity, ttl_s=self._settings.report.ttl_s, sleep=self._sleep, chance=self._chance
             )
@@ -158,6 +162,7 @@ class Daemon:
                 observed=workshop.observed,
                 unhealthy=self._unhealthy,
                 post=runner.post,
+                history=history,
             )
             for problem in await runner.wake():
                 log.warning("found at start", problem=problem)
@@ -165,7 +170,14 @@ class Daemon:
             stack.push_async_callback(server.aclose)
             self._listen_to_signals(runner.post)
             await self._serve(
-                runner, reporter, slots=slots, pullers=pullers, scrubber=scrubber, store=store, identity=identity
+                runner,
+                reporter,
+                slots=slots,
+                pullers=pullers,
+                scrubber=scrubber,
+                history=history,
+                store=store,
+                identity=identity,
             )
         log.info("stopped")
         return 0
@@ -178,6 +190,7 @@ class Daemon:
         slots: SlotKeeper,
         pullers: ReadyPuller,
         scrubber: Scrubber,
+        history: History,
         store: Store,
         identity: Identity,
     ) -> None:
@@ -190,8 +203,9 @@ class Daemon:
                 group.create_task(slots.run(), name="slot"),
                 group.create_task(pullers.run(), name="ready puller"),
                 group.create_task(scrubber.run(), name="scrub"),
+                group.create_task(history.run(), name="history"),
                 group.create_task(self._beat_for_ever(runner), name="beats"),
-                group.create_task(self._reload_for_ever(identity, runner), name="reloads"),
+                group.create_task(self._reload_for_ever(identity, runner, history), name="reloads"),
             ]
             reporter.tell(runner.situation)
             self._notifier.ready(_status_line(runner.situation))
@@ -253,7 +267,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         loop.add_signal_handler(signal.SIGUSR1, lambda: post(RepullRequested()))
 
-    async def _reload_for_ever(self, identity: Identity, runner: Runner) -> None:
+    async def _reload_for_ever(self, identity: Identity, runner: Runner, history: History) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
@@ -267,7 +281,7 @@ class Daemon:
             else:
                 self._settings, self._config_problem = settings, None
                 runner.reconsider()
-                configure_logs(settings.log, self._environment)
+                configure_logs(settings.log, self._environment, note=history.note)
                 log.info("configuration read again")
             self._notifier.ready("configuration refused" if self._config_problem else "configuration read again")
 

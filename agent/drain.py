@@ -1,59 +1,85 @@
 """Owns the wait for the workers to leave a tree: what is waited for, how long, and what a timeout means.
 
-Who is busy is told by `agent.workers`; making workers leave is left to the operator's hooks.
+Which processes are busy is told by `agent.workers`, what servers say of themselves by `agent.gauges`. Making workers
+leave is left to the operator's hooks, until the time is up and the policy is `terminate`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import msgspec
 
 from agent.blocking import run_blocking
-from agent.workers import Busy, Match, busy_workers
+from agent.gauges import Gauge
+from agent.workers import Busy, Match, busy_workers, signal_workers
 from artifact import TransientError
 
 _SHOWN_COUNT = 5
+_KILLED_WITHIN_S = 5.0
+"""What the kernel may take to end a process; one that waits for a dead disk takes longer."""
 
 
 class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The `[drain]` table. Without `workers` nobody is waited for.
+    """The `[drain]` table. Without `workers` and `gauges` nobody is waited for.
 
     Attributes:
         workers: who works in `hot`; a process that any entry describes is waited for.
         ports: local TCP ports on which a worker's connections count as work.
+        sockets: paths of Unix sockets on which they count likewise.
+        gauges: servers that are asked how much they still have to do.
         timeout_s: how long to wait.
-        policy: what a timeout means: give the deploy up for now, or swap under the workers that are left.
+        policy: what a timeout means: give the deploy up for now; swap under the workers that are left; or end them by
+            SIGTERM, after `kill_after_s` by SIGKILL, and give up only if that does not help.
+        kill_after_s: how long a worker may take to end itself.
         poll_s: the pause between two looks.
     """
 
     workers: tuple[Match, ...] = ()
     ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
+    sockets: tuple[str, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 60
-    policy: Literal["abort", "proceed"] = "abort"
+    policy: Literal["abort", "proceed", "terminate"] = "abort"
+    kill_after_s: Annotated[float, msgspec.Meta(ge=0)] = 10
     poll_s: Annotated[float, msgspec.Meta(ge=0.02)] = 0.2
 
     def __post_init__(self) -> None:
         """Refuse ports without workers: they would look like a wait and be none."""
-        if self.ports and not self.workers:
-            raise ValueError("`ports` without `workers` waits for nobody; describe whose connections count")
+        for doors, name in ((self.ports, "ports"), (self.sockets, "sockets")):
+            if doors and not self.workers:
+                raise ValueError(f"`{name}` without `workers` waits for nobody; describe whose connections count")
+        for path in self.sockets:
+            if not path.startswith(("/", "@")):
+                raise ValueError(f"`sockets` has {path!r}; each must be an absolute path, or @ and an abstract name")
+        if self.policy == "terminate" and not self.workers:
+            raise ValueError('`policy = "terminate"` without `workers` ends nobody; describe whom')
 
 
 @dataclass(frozen=True)
 class Drained:
-    """The wait is over. `proceeded_with` are the workers that policy `proceed` has swapped under."""
+    """The wait is over.
+
+    Attributes:
+        waited_s: how long it took.
+        proceeded_with: the workers that policy `proceed` has swapped under.
+        terminated: those that policy `terminate` has ended.
+    """
 
     waited_s: float
     proceeded_with: tuple[Busy, ...] = ()
+    terminated: tuple[Busy, ...] = ()
 
 
 class DrainTimedOut(TransientError):
-    """Workers were still busy at the deadline, and the policy is `abort`. Nothing was changed.
+    """Workers were still busy at the deadline, or outlived their end, and the policy is not `proceed`. No link changed.
 
     Attributes:
         busy: who, and why.
@@ -69,9 +95,29 @@ class DrainTimedOut(TransientError):
 class Look(Protocol):
     """Tells, blocking, which workers are busy in a tree."""
 
-    def __call__(self, matches: Iterable[Match], tree: Path, ports: Collection[int], /) -> Sequence[Busy]:
+    def __call__(self, matches: Iterable[Match], tree: Path, doors: Collection[int | str], /) -> Sequence[Busy]:
         """Return the busy workers; empty means drained."""
         ...
+
+
+class Ask(Protocol):
+    """Asks a server whether it still works."""
+
+    async def __call__(self, gauge: Gauge, /) -> Sequence[Busy]:
+        """Return why it is busy; empty means drained."""
+        ...
+
+
+class End(Protocol):
+    """Sends a signal, blocking, to those of some workers that are still there."""
+
+    def __call__(self, matches: Iterable[Match], pids: Collection[int], number: signal.Signals, /) -> None:
+        """Send it."""
+        ...
+
+
+async def _nothing(_: Gauge) -> Sequence[Busy]:
+    return ()
 
 
 async def drain(
@@ -82,6 +128,8 @@ async def drain(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     look: Look = busy_workers,
+    ask: Ask = _nothing,
+    end: End = signal_workers,
 ) -> Drained:
     """Wait until no worker is busy in `tree`.
 
@@ -94,37 +142,77 @@ async def drain(
         clock: monotonic seconds.
         sleep: waits that many seconds.
         look: asked in a thread.
+        ask: asked of each gauge.
+        end: called in a thread.
 
     Raises:
         DrainTimedOut: as the class says.
-        ConfigError: the settings name a user that this host does not know.
+        ConfigError: the settings name a user that this host does not know, or workers may not be signalled.
     """
     started = clock()
-    if not settings.workers:
+    if not settings.workers and not settings.gauges:
         return Drained(waited_s=0.0)
-    seen: Sequence[Busy] = ()
-    while True:
-        late = clock() - started >= settings.timeout_s
-        busy = await run_blocking(look, settings.workers, tree, settings.ports)
-        if not busy:
-            return Drained(waited_s=clock() - started)
-        if busy != seen:
-            seen = busy
-            on_waiting(busy)
-        if late:
-            break
-        await sleep(min(settings.poll_s, max(0.0, started + settings.timeout_s - clock())))
+    wait = _Wait(settings, tree, on_waiting, clock, sleep, look, ask)
+    busy = await wait.until(started + settings.timeout_s)
+    terminated = tuple(worker for worker in busy if worker.pid is not None) if settings.policy == "terminate" else ()
+    if terminated:
+        busy = await wait.end(busy, end)
+    if not busy:
+        return Drained(waited_s=clock() - started, terminated=terminated)
     if settings.policy == "proceed":
         return Drained(waited_s=clock() - started, proceeded_with=tuple(busy))
     raise DrainTimedOut(
-        f"after {settings.timeout_s:g} s {len(busy)} worker(s) are still busy in {tree}: {_describe(busy)}; "
+        f"after {clock() - started:.3g} s {len(busy)} worker(s) are still busy in {tree}: {_describe(busy)}; "
         'let a drain hook stop or reload them, raise `drain.timeout_s`, or set `drain.policy` to "proceed"',
         busy,
     )
 
 
+@dataclass
+class _Wait:
+    """Looks until nobody is busy, or a time has come; tells who is whenever that changes."""
+
+    settings: DrainSettings
+    tree: Path
+    on_waiting: Callable[[Sequence[Busy]], None]
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+    look: Look
+    ask: Ask
+    seen: Sequence[Busy] = ()
+
+    async def until(self, deadline: float) -> Sequence[Busy]:
+        """Wait; who is still busy when the clock shows `deadline`."""
+        while True:
+            is_late = self.clock() >= deadline
+            busy = await self._look()
+            if busy and busy != self.seen:
+                self.seen = busy
+                self.on_waiting(busy)
+            if is_late or not busy:
+                return busy
+            await self.sleep(min(self.settings.poll_s, max(0.0, deadline - self.clock())))
+
+    async def end(self, busy: Sequence[Busy], end: End) -> Sequence[Busy]:
+        """End the processes among those that are busy; who is still busy then."""
+        for number, patience_s in ((signal.SIGTERM, self.settings.kill_after_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
+            pids = [worker.pid for worker in busy if worker.pid is not None]
+            await run_blocking(end, self.settings.workers, pids, number)
+            busy = await self.until(self.clock() + patience_s)
+            if not any(worker.pid is not None for worker in busy):
+                break
+        return busy
+
+    async def _look(self) -> Sequence[Busy]:
+        answers = await asyncio.gather(*(self.ask(gauge) for gauge in self.settings.gauges))
+        workers = self.settings.workers
+        doors: tuple[int | str, ...] = (*self.settings.ports, *self.settings.sockets)
+        processes = await run_blocking(self.look, workers, self.tree, doors) if workers else ()
+        return [*processes, *chain.from_iterable(answers)]
+
+
 def _describe(busy: Sequence[Busy]) -> str:
-    shown = [f"pid {worker.pid} ({worker.command}): {'; '.join(worker.reasons)}" for worker in busy[:_SHOWN_COUNT]]
+    shown = [f"{worker.who}: {'; '.join(worker.reasons)}" for worker in busy[:_SHOWN_COUNT]]
     if len(busy) > _SHOWN_COUNT:
         shown.append(f"{len(busy) - _SHOWN_COUNT} more")
     return " | ".join(shown)

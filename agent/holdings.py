@@ -21,6 +21,7 @@ _DELETED: Final = " (deleted)"
 _SOCKET: Final = "socket:["
 # 01 is ESTABLISHED. 08 is CLOSE_WAIT: the client may have closed only its sending half and still await its answer.
 _BUSY_STATES: Final = "01|08"
+_CONNECTED: Final = "03"  # of Unix sockets
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -130,22 +131,26 @@ def read_holdings(pid: int) -> Holdings:
 
 @dataclass
 class Connections:
-    """The TCP connections on some local ports, each network name space read once; make a new one for each look."""
+    """The connections on some doors, each network name space read once; make a new one for each look.
 
-    ports: Collection[int]
-    _by_name_space: dict[int, dict[str, int]] = field(default_factory=dict)
+    Attributes:
+        doors: local TCP ports, and paths of Unix sockets that somebody listens on.
+    """
+
+    doors: Collection[int | str]
+    _by_name_space: dict[int, dict[str, int | str]] = field(default_factory=dict)
 
     def of(self, pid: int, holdings: Holdings) -> Iterator[str]:
-        """Yield a sentence for each port on which the process has connections that may still want an answer."""
-        if not self.ports or not holdings.socket_inodes:
+        """Yield a sentence for each door at which the process has connections that may still want an answer."""
+        if not self.doors or not holdings.socket_inodes:
             return
-        ports_by_inode = self._table(pid)
-        used = [ports_by_inode[inode] for inode in holdings.socket_inodes & ports_by_inode.keys()]
-        for port in sorted(set(used)):
-            count = used.count(port)
-            yield f"{count} connection{'s' if count > 1 else ''} on port {port}"
+        doors_by_inode = self._table(pid)
+        used = [doors_by_inode[inode] for inode in holdings.socket_inodes & doors_by_inode.keys()]
+        for door in sorted(set(used), key=str):
+            count = used.count(door)
+            yield f"{count} connection{'s' if count > 1 else ''} on {'port ' if isinstance(door, int) else ''}{door}"
 
-    def _table(self, pid: int) -> dict[str, int]:
+    def _table(self, pid: int) -> dict[str, int | str]:
         try:
             name_space = os.stat(f"/proc/{pid}/ns/net").st_ino
         except (FileNotFoundError, ProcessLookupError):  # ended, and its connections with it
@@ -156,8 +161,19 @@ class Connections:
             self._by_name_space[name_space] = dict(self._parsed(pid))
         return self._by_name_space[name_space]
 
-    def _parsed(self, pid: int) -> Iterator[tuple[str, int]]:
-        ports = "|".join(f"{port:04X}" for port in self.ports)
+    def _parsed(self, pid: int) -> Iterator[tuple[str, int | str]]:
+        yield from self._parsed_tcp(pid)
+        paths = "|".join(re.escape(door) for door in self.doors if isinstance(door, str))
+        if paths:
+            # number, references, protocol, flags, type, state, inode, path: only the end that was accepted has the path
+            pattern = re.compile(rf"^[0-9a-f]+: (?:\S+ ){{4}}{_CONNECTED} +(\d+) ({paths})$".encode(), re.MULTILINE)
+            for inode, path in pattern.findall(_read(f"/proc/{pid}/net/unix")):
+                yield inode.decode(), os.fsdecode(path)
+
+    def _parsed_tcp(self, pid: int) -> Iterator[tuple[str, int]]:
+        ports = "|".join(f"{door:04X}" for door in self.doors if isinstance(door, int))
+        if not ports:
+            return
         # sl, local address, remote address, state, queues, timer, retransmits, uid, timeout, inode: see proc(5)
         line = rf"^ *\d+: [0-9A-F]+:({ports}) \S+ (?:{_BUSY_STATES}) \S+ \S+ \S+ +\d+ +\d+ (\d+)"
         pattern = re.compile(line.encode(), re.MULTILINE)

@@ -5,6 +5,7 @@ What is told is left to `agent.status` and `agent.metrics`; what is asked for be
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -18,12 +19,17 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.events import Command, HoldLifted, HoldPlaced, RepullRequested
+from agent.history import Event, History
 from agent.metrics import exposition
 from agent.work import Observed
 from artifact import ConfigError
 
 SOCKET_MODE = 0o660
 """Members of the socket's group may look and ask; the directory decides who reaches it."""
+
+
+_SHOWN_EVENTS = 100
+_KEPT_ALIVE_S = 15.0
 
 
 class _HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +44,7 @@ class StatusServer:
         status: the document, made anew at each call.
         unhealthy: why the agent is not healthy, or None.
         post: hands a command to the loop.
+        history: what has happened.
     """
 
     def __init__(
@@ -48,12 +55,14 @@ class StatusServer:
         observed: Observed,
         unhealthy: Callable[[], str | None],
         post: Callable[[Command], None],
+        history: History,
     ) -> None:
         self._path = path
         self._status = status
         self._observed = observed
         self._unhealthy = unhealthy
         self._post = post
+        self._history = history
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -66,6 +75,8 @@ class StatusServer:
         application.add_routes(
             [
                 web.get("/v1/status", self._get_status),
+                web.get("/v1/history", self._get_history),
+                web.get("/v1/events", self._get_events),
                 web.get("/healthz", self._get_health),
                 web.get("/metrics", self._get_metrics),
                 web.post("/v1/repull", self._post_repull),
@@ -88,6 +99,28 @@ class StatusServer:
 
     async def _get_status(self, _request: web.Request) -> web.Response:
         return _json(await self._status())
+
+    async def _get_history(self, request: web.Request) -> web.Response:
+        limit = request.query.get("limit", str(_SHOWN_EVENTS))
+        if not limit.isdecimal():
+            return _problem(400, "bad_request", f"limit={limit}: must be a number of events")
+        return _json({"events": msgspec.to_builtins(self._history.events(limit=int(limit)), enc_hook=str)})
+
+    async def _get_events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events; a `Last-Event-ID` that the listener has seen is where it goes on."""
+        text = request.headers.get("Last-Event-ID", str(self._history.last_id))
+        if not text.isdecimal():
+            return _problem(400, "bad_request", f"Last-Event-ID: {text}: must be the number of an event")
+        seen = int(text)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                events = await self._history.beyond(seen, _KEPT_ALIVE_S)
+                # A comment where nothing happened: else nobody notices that the listener is gone.
+                await response.write(b"".join(map(_as_sent, events)) or b":\n\n")
+                seen = events[-1].id if events else seen
+        return response
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         reason = self._unhealthy()
@@ -143,6 +176,11 @@ async def _errors_as_json(
         return await handler(request)
     except web.HTTPException as error:
         return _problem(error.status, "http", f"{request.method} {request.path}: {error.reason}")
+
+
+def _as_sent(event: Event) -> bytes:
+    data = msgspec.json.encode(event, enc_hook=str)
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.id, " ".join(event.event.split()).encode(), data)
 
 
 def _json(document: dict[str, Any], *, status: int = 200) -> web.Response:

@@ -50,6 +50,7 @@ from agent.events import (
     SwapIn,
     Work,
 )
+from agent.gauges import read_gauge
 from agent.hooks import HookFailed, HookRun, run_hook
 from agent.memory import Absence, Memory
 from agent.prove import prove
@@ -301,9 +302,16 @@ class Workshop:
                         on_waiting=self._on_waiting,
                         clock=self._clock,
                         sleep=self._sleep,
+                        ask=partial(
+                            read_gauge,
+                            session=self._http,
+                            environment=self._environment("drain", build_id=tree.build_id, release=release),
+                        ),
                     )
                     if drained.proceeded_with:
                         log.warning("swapping although workers are busy", workers=len(drained.proceeded_with))
+                    if drained.terminated:
+                        log.warning("workers were ended", workers=[worker.who for worker in drained.terminated])
                 await self._run_hook("after_drain", build_id=tree.build_id, release=release)
         except HotcoldError as error:
             log.warning("drain failed", build=tree.build_id, kind=error.kind, error=str(error))

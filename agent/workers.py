@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import signal
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -32,17 +33,24 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         user: the name or number of its effective user.
         executable: the path of its executable, or, without a slash, the file name alone.
         command: a regular expression that is searched in the command line, arguments joined by blanks.
+        pid_file: holds the number of a process; it and all its descendants match. Where there is no such file, or no
+            such process, nobody does.
     """
 
     unit: str | None = None
     user: str | None = None
     executable: str | None = None
     command: str | None = None
+    pid_file: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an entry that matches everything or cannot be understood; msgspec adds where it stands."""
-        if not (self.unit or self.user or self.executable or self.command):
-            raise ValueError("needs at least one of `unit`, `user`, `executable`, `command`; empty would match all")
+        if not (self.unit or self.user or self.executable or self.command or self.pid_file):
+            raise ValueError(
+                "needs at least one of `unit`, `user`, `executable`, `command`, `pid_file`; empty would match all"
+            )
+        if self.pid_file and not self.pid_file.startswith("/"):
+            raise ValueError(f"`pid_file` is {self.pid_file!r}; it must be an absolute path")
         try:
             re.compile(self.command or "")
         except re.error as error:
@@ -51,11 +59,16 @@ class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 @dataclass(frozen=True)
 class Busy:
-    """A worker that is not proved to be out of the tree, and why."""
+    """A worker that is not proved to be out of the tree, and why. `pid` None: a server that was asked as a whole."""
 
-    pid: int
+    pid: int | None
     command: str
     reasons: tuple[str, ...]
+
+    @property
+    def who(self) -> str:
+        """Of whom the reasons speak."""
+        return self.command if self.pid is None else f"pid {self.pid} ({self.command})"
 
 
 def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[psutil.Process]:
@@ -65,13 +78,13 @@ def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> l
     than too few.
 
     Raises:
-        ConfigError: a user is not known on this host (`unknown_user`).
+        ConfigError: a user is not known on this host (`unknown_user`), or a pid file is none (`bad_pid_file`).
     """
-    tests = [(match, _user_id(match.user)) for match in matches]
+    tests = [(match, _user_id(match.user), _family_of(match.pid_file)) for match in matches]
     family = {os.getpid() if agent_pid is None else agent_pid: True}
     workers = []
     for pid in psutil.pids() if tests else ():
-        if not any(_is_match(pid, match, user_id) for match, user_id in tests):
+        if not any(_is_match(pid, match, user_id, among) for match, user_id, among in tests):
             continue
         try:
             process = psutil.Process(pid)
@@ -82,8 +95,8 @@ def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> l
     return workers
 
 
-def evidence(processes: Iterable[psutil.Process], tree: Path, ports: Collection[int] = ()) -> list[Busy]:
-    """Tell which processes hold something inside `tree`, or connections on `ports`.
+def evidence(processes: Iterable[psutil.Process], tree: Path, doors: Collection[int | str] = ()) -> list[Busy]:
+    """Tell which processes hold something inside `tree`, or connections on `doors`.
 
     A connection counts while it is established, also when idle, and while the client has closed only its own half. What
     may not be read counts as a reason too: nobody is called drained unseen.
@@ -91,12 +104,12 @@ def evidence(processes: Iterable[psutil.Process], tree: Path, ports: Collection[
     Args:
         processes: as `find_workers` gives them; those that have ended meanwhile are passed over.
         tree: a release directory, with no symbolic link in its path.
-        ports: local TCP ports.
+        doors: local TCP ports, and paths of Unix sockets.
 
     Raises:
         OSError: /proc answers neither with data nor with a refusal.
     """
-    connections = Connections(ports)
+    connections = Connections(doors)
     busy = []
     for process in processes:
         holdings = read_holdings(process.pid)
@@ -109,9 +122,30 @@ def evidence(processes: Iterable[psutil.Process], tree: Path, ports: Collection[
     return busy
 
 
-def busy_workers(matches: Iterable[Match], tree: Path, ports: Collection[int]) -> list[Busy]:
+def busy_workers(matches: Iterable[Match], tree: Path, doors: Collection[int | str]) -> list[Busy]:
     """Find the workers and tell which are busy; errors are those of `find_workers` and `evidence`."""
-    return evidence(find_workers(matches), tree, ports)
+    return evidence(find_workers(matches), tree, doors)
+
+
+def signal_workers(matches: Iterable[Match], pids: Collection[int], number: signal.Signals) -> None:
+    """Send a signal to those of `pids` that `matches` still describes; psutil sees to it that none was given away.
+
+    Raises:
+        ConfigError: a user is not known (`unknown_user`), or this agent may not signal them (`may_not_signal`).
+    """
+    for process in find_workers(matches):
+        if process.pid not in pids:
+            continue
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied as error:
+            raise ConfigError(
+                f"pid {process.pid} ({command_line(process.pid)}) may not be signalled by user {os.geteuid()}: give "
+                "the unit CAP_KILL (AmbientCapabilities= and CapabilityBoundingSet=), or set another `drain.policy`",
+                kind="may_not_signal",
+            ) from error
 
 
 def trees_in_use(trees: Sequence[Path], *, agent_pid: int | None = None) -> dict[Path, str]:
@@ -132,10 +166,11 @@ def trees_in_use(trees: Sequence[Path], *, agent_pid: int | None = None) -> dict
     return used
 
 
-def _is_match(pid: int, match: Match, user_id: int | None) -> bool:
+def _is_match(pid: int, match: Match, user_id: int | None, among: Collection[int] | None) -> bool:
     """Tell whether every given criterion holds; the cheapest is asked first."""
     return (
-        (user_id is None or effective_user(pid) == user_id)
+        (among is None or pid in among)
+        and (user_id is None or effective_user(pid) == user_id)
         and (not match.executable or _runs(pid, match.executable))
         and (not match.command or re.search(match.command, command_line(pid)) is not None)
         and (not match.unit or any(fnmatchcase(unit, match.unit) for unit in units_of(pid)))
@@ -160,6 +195,24 @@ def _user_id(user: str | None) -> int | None:
         raise ConfigError(
             f"drain.workers: this host knows no user {user!r}; correct `user`, or create the account",
             kind="unknown_user",
+        ) from error
+
+
+def _family_of(pid_file: str | None) -> Collection[int] | None:
+    """The process that a file names, and its descendants; None where no file is given."""
+    if not pid_file:
+        return None
+    try:
+        text = Path(pid_file).read_text(encoding="ascii", errors="replace")
+        master = psutil.Process(int(text))
+        return {master.pid, *(child.pid for child in master.children(recursive=True))}
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return ()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"drain.workers: {pid_file} has no process number in it ({error}): correct `pid_file`, or let the agent "
+            "read it",
+            kind="bad_pid_file",
         ) from error
 
 

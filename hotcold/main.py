@@ -15,10 +15,13 @@ COMMANDS = {
     "rollback": Lazy("hotcold.rollback_command", "rollback", "Order the build before, at once, for the whole tier."),
     "fleet": Lazy("hotcold.fleet_command", "fleet", "Show what the hosts of an app are doing."),
     "status": Lazy("hotcold.status_command", "status", "Show what the agent on this host is doing, and why."),
+    "why": Lazy("hotcold.why_command", "why", "Say why this host does not run what the order says."),
+    "history": Lazy("hotcold.history_command", "history", "Show what has happened on this host."),
     "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
     "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
+    "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
     "dev-store": Lazy(

@@ -23,7 +23,7 @@ _INTERVAL_S: Final = 0.5
 """How often `--watch` looks: as often as a person can read."""
 
 
-class _Unreachable(Failure):
+class Unreachable(Failure):
     """No agent answers."""
 
     exit_code = UNREACHABLE
@@ -57,7 +57,7 @@ def status(*, app: str | None, socket_path: Path | None, as_json: bool, watch: b
         document = ask(path, "GET", "/v1/status")
         now = status_of(document)
     except AgentUnreachable as error:
-        raise _Unreachable(str(error)) from error
+        raise Unreachable(str(error)) from error
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
     else:

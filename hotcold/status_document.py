@@ -69,9 +69,9 @@ class Fetched(_Part, frozen=True):
 
 
 class Busy(_Part, frozen=True):
-    """A process that still works in `hot`."""
+    """Who still works in `hot`; without `pid`, a server as it told itself."""
 
-    pid: int
+    pid: int | None = None
     command: str = ""
     reasons: tuple[str, ...] = ()
 

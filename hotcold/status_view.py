@@ -98,12 +98,12 @@ def _workers(status: Status) -> RenderableType:
         reasons = ", ".join(busy.reasons[:_SHOWN_REASONS])
         more = len(busy.reasons) - _SHOWN_REASONS
         table.add_row(
-            Text(f"pid {busy.pid}", "yellow"),
+            Text("" if busy.pid is None else f"pid {busy.pid}", "yellow"),
             Text(busy.command, overflow="ellipsis", no_wrap=True),
             Text(reasons + (f" and {more} more" if more > 0 else ""), "dim"),
         )
     rest = len(status.waiting_for) - SHOWN_WORKERS
-    title = Text(f"waiting for {many(len(status.waiting_for), 'process', 'processes')} to leave hot")
+    title = Text(f"waiting for {many(len(status.waiting_for), 'worker', 'workers')} to leave hot")
     return Group(title, Padding(table, (0, 0, 0, 2)), *([Text(f"  and {rest} more")] if rest > 0 else []))
 
 

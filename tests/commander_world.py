@@ -142,9 +142,15 @@ class RecordedAgent:
         self.document = document
         self.asked: list[tuple[str, Any]] = []
         self.answer: tuple[int, Any] = (202, {"accepted": True})
+        self.events: list[Any] = []
+        self.limits: list[str | None] = []
 
     async def status(self, _: web.Request) -> web.Response:
         return web.json_response(self.document)
+
+    async def history(self, request: web.Request) -> web.Response:
+        self.limits.append(request.query.get("limit"))
+        return web.json_response({"events": self.events})
 
     async def other(self, request: web.Request) -> web.Response:
         self.asked.append((request.path, await request.json() if request.can_read_body else None))
@@ -158,7 +164,13 @@ def agent_at(path: str, document: Any) -> Iterator[RecordedAgent]:
     agent = RecordedAgent(document)
     loop = Loop()
     application = web.Application()
-    application.add_routes([web.get("/v1/status", agent.status), web.post("/v1/{what}", agent.other)])
+    application.add_routes(
+        [
+            web.get("/v1/status", agent.status),
+            web.get("/v1/history", agent.history),
+            web.post("/v1/{what}", agent.other),
+        ]
+    )
     runner = web.AppRunner(application, access_log=None)
 
     async def start() -> None:

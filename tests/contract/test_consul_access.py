@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,26 +16,18 @@ import pytest
 
 from artifact import ConfigError
 from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
+from fleet.acl import agent_rules, commander_rules
 from fleet.store import Store
 from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports
 
 pytestmark = pytest.mark.consul
 
 MASTER = str(uuid.uuid4())
-AGENT_RULES = """
-key "hotcold/web/tiers/prod" { policy = "read" }
-key_prefix "hotcold/web/hosts/prod/" { policy = "write" }
-key_prefix "hotcold/web/slots/prod/" { policy = "write" }
-session_prefix "" { policy = "write" }
-service "hotcold-web" { policy = "write" }
-node_prefix "" { policy = "read" }
-"""
 
 
-def call(consul: ConsulServer, path: str, body: dict) -> dict:
-    request = urllib.request.Request(
-        f"{consul.address}{path}", json.dumps(body).encode(), {"X-Consul-Token": MASTER}, method="PUT"
-    )
+def call(consul: ConsulServer, path: str, body: dict | None = None) -> dict:
+    data, method = (None, "GET") if body is None else (json.dumps(body).encode(), "PUT")
+    request = urllib.request.Request(f"{consul.address}{path}", data, {"X-Consul-Token": MASTER}, method=method)
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
 
@@ -52,8 +45,15 @@ def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
 
 @pytest.fixture(scope="module")
 def token(consul: ConsulServer) -> str:
-    call(consul, "/v1/acl/policy", {"Name": "agent", "Rules": AGENT_RULES})
-    return call(consul, "/v1/acl/token", {"Policies": [{"Name": "agent"}]})["SecretID"]
+    """That of an agent with the least rights."""
+    node = call(consul, "/v1/agent/self")["Config"]["NodeName"]
+    return token_with(consul, "agent", agent_rules("web", "prod", "h1", node))
+
+
+def token_with(consul: ConsulServer, name: str, rules: str) -> str:
+    call(consul, "/v1/acl/policy", {"Name": name, "Rules": rules})
+    token: str = call(consul, "/v1/acl/token", {"Policies": [{"Name": name}]})["SecretID"]
+    return token
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,26 @@ class TestAccessRules:
             assert rule in str(caught.value)
             assert token not in str(caught.value)
             assert store.contact.error is None, "it was reached"
+
+    async def test_a_commander_can_do_its_work_and_not_an_agents(self, consul: ConsulServer) -> None:
+        token = token_with(consul, "commander", commander_rules("web"))
+        settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token})
+        async with ConsulStore(settings) as store:
+            assert await store.put("hotcold/web/tiers/prod", b"{}", cas=0)
+            assert [entry.key for entry in await store.read_prefix("hotcold/web/tiers/")] == ["hotcold/web/tiers/prod"]
+            await store.read_prefix("hotcold/web/hosts/")
+            await store.read_prefix("hotcold/web/slots/prod/")
+            async with contextlib.aclosing(store.watch_prefix("hotcold/web/hosts/")) as changes:
+                await anext(changes)
+            await store.services("hotcold-web")
+            assert await store.delete("hotcold/web/tiers/prod")
+            for refused in (
+                store.put("hotcold/web/hosts/prod/h1", b""),
+                store.put("hotcold/other/tiers/prod", b""),
+                store.register(Service(id="x", name="hotcold-web", ttl_s=30)),
+            ):
+                with pytest.raises(StoreRefused):
+                    await refused
 
     async def test_an_unknown_token_is_refused(self, consul: ConsulServer) -> None:
         settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": str(uuid.uuid4())})

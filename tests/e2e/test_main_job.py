@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -99,6 +100,33 @@ async def test_bad_build_goes_back_and_stays_refused(shop: Shop, new_host: NewHo
     assert host.log.read_text().count('"event": "swapped"') == swaps + 2
     await shop.order(good)
     await host.until("steady", lambda s: s["state"]["name"] == "steady" and s["problem"] is None)
+
+
+async def test_history_tells_a_deploy_over_a_kill(shop: Shop, new_host: NewHost) -> None:
+    """Order, states, swap; a kill -9 takes nothing of it, and what comes after counts on."""
+    host = new_host()
+    host.start()
+    await shop.order(shop.pack("b1"))
+    await host.until_steady("b1")
+    at = ["--socket", str(host.socket)]
+
+    async def told() -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = json.loads(await hotcold("history", "--json", *at))
+        return events
+
+    first = await told()
+    names = [event["event"] for event in first]
+    assert names.index("order") < names.index("swapped")
+    states = [event["facts"]["state"] for event in first if event["event"] == "state"]
+    assert states == ["fetching", "staged", "draining", "swapping", "proving", "steady"]
+    assert "as order 1 says" in await hotcold("why", *at)
+    host.kill()
+    host.start()
+    await host.until_up()
+    again = await told()
+    assert again[: len(first)] == first
+    assert [event["id"] for event in again] == list(range(1, len(again) + 1))
+    assert "  swapped  build=b1  release=b1~1" in await hotcold("history", *at)
 
 
 async def test_signals_and_requests(shop: Shop, new_host: NewHost) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 
 from artifact import ArtifactRejected, ConfigError, HotcoldError, decode_manifest
 from artifact.secretkey import SecretKey
+from fleet.acl import agent_rules, commander_rules
 from hotcold.command import Command
 from hotcold.main import COMMANDS, cli
 
@@ -255,3 +257,16 @@ def test_dev_store_runs_until_it_is_told_to_stop() -> None:
             assert json.load(answer)
         store.send_signal(signal.SIGTERM)
         assert store.wait(timeout=20) == 0
+
+
+def test_access_rules_are_for_this_host_unless_another_is_named() -> None:
+    """The node is the host's own, as it is where each host runs a Consul agent."""
+    run = CliRunner().invoke
+    here = run(cli, ["acl-policy", "--app", "shop", "--tier", "prod"])
+    assert here.stdout == agent_rules("shop", "prod", socket.gethostname(), socket.gethostname())
+    named = run(cli, ["acl-policy", "--app", "shop", "--tier", "prod", "--host", "web-7", "--node", "i-0abc"])
+    assert named.stdout == agent_rules("shop", "prod", "web-7", "i-0abc")
+    assert run(cli, ["acl-policy", "--app", "shop", "--commander"]).stdout == commander_rules("shop")
+    for wrong in (["--app", "shop"], ["--app", "shop", "--commander", "--tier", "prod"]):
+        assert run(cli, ["acl-policy", *wrong]).exit_code == 2
+    assert run(cli, ["acl-policy", "--app", "../x", "--commander"]).exit_code != 0

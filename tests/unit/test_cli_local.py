@@ -152,7 +152,7 @@ def test_draining_names_who_is_waited_for(agent: RecordedAgent, run: Run) -> Non
     ]
     agent.document = document("draining", waiting_for=busy)
     shown = run("status").stdout
-    assert "waiting for 10 processes to leave hot" in shown
+    assert "waiting for 10 workers to leave hot" in shown
     assert "pid 4000  php-fpm: pool www  cwd, open file a and 1 more" in shown
     assert "pid 4008" not in shown
     assert "and 2 more" in shown
@@ -263,3 +263,145 @@ def test_watching_tells_changes_until_interrupted(agent: RecordedAgent, path: Pa
         assert "not an agent" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+
+
+# --- why --------------------------------------------------------------------------------------------------------------
+
+ORDER = document("steady")["order"]
+HOT_IS_WANTED = {"hot": {"name": "b2~1", "build": "b2", "path": "/x", "proved": True}}
+CUT_OFF = {
+    "store": {"address": "http://127.0.0.1:8500", "is_connected": False, "failing_for_s": 7200.0, "error": "no leader"}
+}
+FAILED = {"problem": {"kind": "proof_failed", "message": "http://127.0.0.1/ did not succeed: status 500"}}
+BUSY = {
+    "waiting_for": [
+        {"pid": 17, "command": "php-fpm: pool www", "reasons": ["open /srv/x.php"]},
+        {"pid": None, "command": "nginx at http://a/", "reasons": ["1 active connection(s)"]},
+    ]
+}
+FETCHED = {
+    "progress": {"bytes_done": 2**20, "bytes_total": 2**22, "rate_bytes": 2**20, "left_s": 3.0, "url": "http://a/x"}
+}
+WHY: dict[str, tuple[dict[str, Any], str, str, str, int]] = {
+    # what the agent says, then the kind, a part of the message, a part of the next step, the exit code
+    "as it should be": (
+        document("steady", **HOT_IS_WANTED),
+        "as_wanted",
+        "it does: build b2 serves, as order 7",
+        "",
+        0,
+    ),
+    "cut off, and as it was": (
+        document("steady", **HOT_IS_WANTED, **CUT_OFF),
+        "as_wanted",
+        "the last order seen; http://127.0.0.1:8500 does not answer for 2.0 h: no leader",
+        "curl http://127.0.0.1:8500",
+        0,
+    ),
+    "held": (document("held", "anna debugs"), "held", "held: anna debugs", "hotcold unhold --app shop", 4),
+    "no order": (
+        document("steady", order=None, order_problem=NO_ORDER),
+        "order_absent",
+        "nothing was ordered",
+        "deploy",
+        0,
+    ),
+    "no order, for nobody answers": (
+        document("steady", order=None, **CUT_OFF),
+        "store_unreachable",
+        "no order has been seen, and http",
+        "curl",
+        0,
+    ),
+    "a bad order": (document("steady", order_problem=BAD_ORDER), "order_serial", "serial 3 is lower", "right one", 4),
+    "not among the chosen": (
+        document("steady", order={**ORDER, "build": None}),
+        "not_chosen",
+        "25 % of the tier",
+        "--percent 100",
+        0,
+    ),
+    "backing off": (
+        document("backing_off", problem={"kind": "http_404", "message": "http://a/x: 404"}, retry_in_s=8.0),
+        "http_404",
+        "build b2 could not be deployed yet: http://a/x: 404; next attempt in 8 s",
+        "",
+        4,
+    ),
+    "rolled back": (
+        document("rolled_back", **FAILED),
+        "proof_failed",
+        "build b1 serves again: http",
+        "order another",
+        4,
+    ),
+    "refused": (document("build_refused", **FAILED), "proof_failed", "build b2 cannot be deployed here", "mend", 4),
+    "refused, unknown why": (document("build_refused"), "build_refused", "it is not known why", "mend", 4),
+    "fetching": (document("fetching", **FETCHED), "fetching", "1.0 MiB of 4.0 MiB, 1.0 MiB/s, 3 s left", "", 3),
+    "fetching, just begun": (document("fetching"), "fetching", "build b2 is being fetched, for 12 s", "", 3),
+    "staged": (document("staged"), "staged", "the `staged` hook", "", 3),
+    "no slot": (document("waiting_for_slot"), "waiting_for_slot", "out of service", "hotcold fleet --app shop", 3),
+    "draining": (
+        document("draining", **BUSY),
+        "draining",
+        "pid 17 (php-fpm: pool www): open /srv/x.php; and 1 other",
+        "",
+        3,
+    ),
+    "a server is busy": (
+        document("draining", waiting_for=BUSY["waiting_for"][1:]),
+        "draining",
+        "nginx at http://a/: 1 active",
+        "",
+        3,
+    ),
+    "a hook drains": (document("draining"), "draining", "waits for its hooks", "", 3),
+    "swapping": (document("swapping"), "swapping", "takes over this moment", "", 3),
+    "proving": (document("proving"), "proving", "is being proved", "", 3),
+    "going back": (document("going_back"), "going_back", "goes back", "", 3),
+    "a state of a later version": (document("dreaming"), "dreaming", "build b1 serves, state dreaming", "", 3),
+    "a bare host": (document("dreaming", hot=None), "dreaming", "nothing serves", "", 3),
+}
+
+
+@pytest.mark.parametrize("case", WHY)
+def test_why_gives_one_reason_and_the_next_step(agent: RecordedAgent, run: Run, case: str) -> None:
+    agent.document, kind, message, step, code = WHY[case]
+    shown = run("why")
+    said = json.loads(run("why", "--json").stdout)
+    assert (shown.exit_code, said["kind"]) == (code, kind)
+    assert message in said["message"]
+    assert "\n" not in said["message"]
+    assert (step in said["step"]) if step else said["step"] == ""
+    assert shown.stdout == said["message"] + "\n" + (f"next: {said['step']}\n" if step else "")
+
+
+def test_why_says_that_no_agent_answers(run: Run) -> None:
+    result = run("why")
+    assert result.exit_code == 5
+    assert result.stdout == ""
+    assert "systemctl status" in result.stderr or "agent" in result.stderr
+
+
+# --- history ----------------------------------------------------------------------------------------------------------
+
+EVENTS = [
+    {"id": 1, "at": "2026-11-23T10:00:00.1Z", "event": "state", "level": "info", "facts": {"was": "steady", "x": None}},
+    {
+        "id": 2,
+        "at": "2026-11-23T10:00:01Z",
+        "event": "drain failed",
+        "level": "warning",
+        "facts": {"error": "pid 7\nis busy", "build": "b2", "workers": 2},
+    },
+]
+
+
+def test_history_is_one_line_for_each_event(agent: RecordedAgent, run: Run) -> None:
+    agent.events = list(EVENTS)
+    assert run("history").stdout.splitlines() == [
+        "2026-11-23T10:00:00Z  state  was=steady",
+        '2026-11-23T10:00:01Z  warning: drain failed  build=b2  error="pid 7 is busy"  workers=2',
+    ]
+    assert json.loads(run("history", "--json", "--limit", "7").stdout) == EVENTS
+    assert agent.limits == ["50", "7"]

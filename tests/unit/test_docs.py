@@ -35,6 +35,7 @@ from artifact.statement import statement
 from benchmarks.report.page import refreshed
 from benchmarks.report.results import kept
 from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
+from fleet.acl import agent_rules, commander_rules
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
 from hotcold.status_document import status_of as read_by_the_command
@@ -373,3 +374,12 @@ def anchors(text: str) -> set[str]:
     """Headings as forges turn them into anchors."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [("agent", agent_rules("shop", "prod", "web-1", "web-1")), ("commander", commander_rules("shop"))],
+)
+def test_access_rules_are_those_that_the_command_prints(name: str, rules: str) -> None:
+    [shown] = re.findall(rf"<!-- acl: {name} -->\n```hcl\n(.*?)```", OPERATING, re.DOTALL)
+    assert shown == rules

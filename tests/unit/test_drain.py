@@ -39,9 +39,9 @@ class Host:
         assert seconds > 0
         self.now_s += seconds
 
-    def look(self, matches: Iterable[Match], tree: Path, ports: Collection[int]) -> Sequence[Busy]:
+    def look(self, matches: Iterable[Match], tree: Path, doors: Collection[int | str]) -> Sequence[Busy]:
         self.looks.append(self.now_s - 1000)
-        self.asked.add((tuple(matches), tree, tuple(ports)))
+        self.asked.add((tuple(matches), tree, tuple(doors)))
         return [busy for busy, at_s in self.leaving if self.now_s - 1000 < at_s]
 
     def on_waiting(self, busy: Sequence[Busy]) -> None:
@@ -178,6 +178,9 @@ async def test_a_real_worker_is_waited_for(tmp_path: Path, worker: psutil.Proces
     ("document", "message"),
     [
         ({"ports": [80]}, "`ports` without `workers`"),
+        ({"sockets": ["/run/a"]}, "`sockets` without `workers`"),
+        ({"workers": [{"unit": "a.service"}], "sockets": ["a"]}, "an absolute path"),
+        ({"workers": [{"pid_file": "a"}]}, "an absolute path"),
         ({"workers": [{"unit": "a.service"}], "ports": [0]}, r"`int` >= 1 - at `\$.ports\[0\]`"),
         ({"workers": [{}]}, r"at least one of .* at `\$.workers\[0\]`"),
         ({"policy": "wait"}, "Invalid enum value 'wait'"),

@@ -135,6 +135,44 @@ def test_a_connection_on_a_port_is_evidence(tree: Path, start: Start, tmp_path: 
     assert _reasons(process, tree) == []
 
 
+def test_a_connection_on_a_unix_socket_is_evidence(tree: Path, start: Start, tmp_path: Path) -> None:
+    """The end that was accepted counts; a mere listener, and the other end, do not."""
+    path = str(tmp_path / "shop [1].sock")
+    code = "held = socket.socket(socket.AF_UNIX); held.bind(sys.argv[1]); held.listen()"
+    process = start(f"import socket\n{code}\nother = socket.socket(socket.AF_UNIX)", path)
+    busy = start(
+        f"import socket, os\nos.unlink(sys.argv[1])\n{code}\nother = socket.socket(socket.AF_UNIX); "
+        "other.connect(sys.argv[1]); kept = held.accept()[0]; other.detach()",
+        path,
+    )
+    assert [each.reasons for each in evidence([process, busy], tree, [path, 80])] == [(f"1 connection on {path}",)]
+    assert evidence([busy], tree, [80, str(tmp_path / "shop")]) == []
+
+
+def test_a_pid_file_describes_a_process_and_its_descendants(start: Start, tmp_path: Path, agent_pid: int) -> None:
+    note, code = tmp_path / "pid", "import subprocess; child = subprocess.Popen(['sleep', '60'])"
+    master = start(code)
+    other = start("pass")
+    note.write_text(f"{master.pid}\n")
+    [child] = master.children()
+    try:
+        match = Match(pid_file=str(note))
+        assert {process.pid for process in find_workers([match], agent_pid=agent_pid)} == {master.pid, child.pid}
+        both = Match(pid_file=str(note), command="^sleep 60$")
+        assert [process.pid for process in find_workers([both], agent_pid=agent_pid)] == [child.pid]
+        assert other.pid not in {process.pid for process in find_workers([match], agent_pid=agent_pid)}
+    finally:
+        child.kill()
+    note.write_text("999999999")
+    assert find_workers([match], agent_pid=agent_pid) == []
+    note.unlink()
+    assert find_workers([match], agent_pid=agent_pid) == []
+    note.write_text("nobody")
+    with pytest.raises(ConfigError, match="has no process number") as caught:
+        find_workers([match], agent_pid=agent_pid)
+    assert caught.value.kind == "bad_pid_file"
+
+
 def test_a_client_that_has_finished_sending_still_waits_for_its_answer(
     tree: Path, start: Start, tmp_path: Path
 ) -> None:

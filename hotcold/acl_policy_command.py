@@ -1,0 +1,42 @@
+"""Owns `hotcold acl-policy`; leaves the rules to `fleet.acl`."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from fleet.acl import agent_rules, commander_rules
+from fleet.keys import check_name
+from hotcold.command import Command
+from hotcold.options import app_option
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "hotcold acl-policy --app shop --tier prod | consul acl policy create -name hotcold-shop-web-1 -rules -",
+        "hotcold acl-policy --app shop --tier prod --host web-7 --node i-0abc",
+        "hotcold acl-policy --app shop --commander",
+    ],
+)
+@app_option
+@click.option("--tier", metavar="TIER", help="The tier of the host.")
+@click.option("--host", metavar="HOST", help="Its name, as in the agent's configuration.  [default: this machine's]")
+@click.option("--node", metavar="NODE", help="Name of its Consul agent.  [default: the host's]")
+@click.option("--commander", is_flag=True, help="For somebody who orders builds, instead of an agent.")
+def acl_policy(*, app: str, tier: str | None, host: str | None, node: str | None, commander: bool) -> None:
+    """Print the least that Consul must allow: to the agent of one host, or to a commander.
+
+    For `consul acl policy create -rules -`. Asks nobody.
+    """
+    check_name("app", app)
+    if commander:
+        if tier or host or node:
+            raise click.UsageError("--commander is for all tiers and hosts of the app: it takes neither of them")
+        click.echo(commander_rules(app), nl=False)
+        return
+    if not tier:
+        raise click.UsageError("give --tier, or --commander")
+    host = host or socket.gethostname()
+    click.echo(agent_rules(app, check_name("tier", tier), check_name("host", host), node or host), nl=False)
