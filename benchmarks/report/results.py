@@ -74,7 +74,7 @@ def this_machine() -> Machine:
         processor=facts.get("model name", platform.machine()),
         core_count=os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        kernel=platform.release(),
+        kernel=".".join(platform.release().split(".")[:2]),  # what its builder appends says nothing
         python=platform.python_version(),
     )
 
