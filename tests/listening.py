@@ -24,18 +24,19 @@ async def listening(handle: Handle) -> AsyncIterator[int]:
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await handle(reader, writer)
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
+                writer.close()
                 await writer.wait_closed()
-            answering.discard(task)
+        finally:
+            writer.transport.abort()  # nobody may be reading what is still to be sent
+            answering.remove(task)
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        while answering:
-            for task in answering:
-                task.cancel()
-            await asyncio.wait(answering)
+        for task in (left := list(answering)):
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        await asyncio.sleep(0)  # aborted connections close now

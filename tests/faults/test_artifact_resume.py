@@ -116,7 +116,7 @@ async def test_a_pull_that_was_killed_at_any_request_is_gone_on_with(
     assert shape_of(host.tree("r")) == build.shape()
     assert {name for name in whole if now[name] == left[name]} == whole
     assert received <= build.manifest.size + build.index.stat().st_size
-    if after > 4:
+    if after > 5:  # root, rows, and four ranges at once: the next request means that one of those is finished
         assert whole
 
 
