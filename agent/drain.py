@@ -116,19 +116,15 @@ class End(Protocol):
         ...
 
 
-async def _nothing(_: Gauge) -> Sequence[Busy]:
-    return ()
-
-
 async def drain(
     settings: DrainSettings,
     tree: Path,
     *,
+    ask: Ask,
     on_waiting: Callable[[Sequence[Busy]], None] = lambda _busy: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     look: Look = busy_workers,
-    ask: Ask = _nothing,
     end: End = signal_workers,
 ) -> Drained:
     """Wait until no worker is busy in `tree`.
@@ -138,11 +134,11 @@ async def drain(
     Args:
         settings: who is waited for, and how long.
         tree: the release directory that serves, with no symbolic link in its path.
+        ask: asked of each gauge.
         on_waiting: told who is busy whenever that changes.
         clock: monotonic seconds.
         sleep: waits that many seconds.
         look: asked in a thread.
-        ask: asked of each gauge.
         end: called in a thread.
 
     Raises:

@@ -104,6 +104,8 @@ async def read_gauge(
         reasons = await _ask(gauge, session, environment)
     except (ConnectionRefusedError, FileNotFoundError, aiohttp.ClientConnectorError) as error:
         reasons = [] if gauge.absent_is_idle else [f"cannot be asked: {error.strerror or error}"]
+    except PermissionError as error:
+        reasons = [f"cannot be asked: {error.strerror}: let the agent's user connect (PHP-FPM: `listen.acl_users`)"]
     except TimeoutError:
         reasons = [f"cannot be asked: no answer within {gauge.timeout_s:g} s"]
     except (_Unknown, BrokenAnswer, aiohttp.ClientError, OSError) as error:

@@ -24,6 +24,9 @@ KEPT_IN_MEMORY: Final = 1000
 MAX_FILE_BYTES: Final = 4 << 20
 """Then the file becomes the older one of two."""
 
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_MODE: Final = 0o640  # hooks may have said more than everybody should read
+
 
 class Event(msgspec.Struct, frozen=True):
     """One event.
@@ -103,16 +106,11 @@ class History:
 
     def _append(self, events: Iterable[Event]) -> None:
         data = b"".join(msgspec.json.encode(event, enc_hook=str) + b"\n" for event in events)
-        with suppress(OSError):
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-            try:
-                if os.fstat(fd).st_size + len(data) > MAX_FILE_BYTES:
-                    self._path.replace(_older(self._path))
-                    os.close(fd)
-                    fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-                os.write(fd, data)
-            finally:
-                os.close(fd)
+        with suppress(OSError):  # as the class says
+            if self._path.exists() and self._path.stat().st_size + len(data) > MAX_FILE_BYTES:
+                self._path.replace(_older(self._path))
+            with os.fdopen(os.open(self._path, _APPEND, _MODE), "ab") as file:
+                file.write(data)
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         facts = {key: value for key, value in entry.items() if key not in {"timestamp", "event", "level"}}

@@ -133,7 +133,8 @@ def _of_steady(status: Status) -> Reason:
             f"it does: build {hot} serves, which was the last order seen; {_cut_off(status)}",
             _look_at_store(status),
         )
-    return Reason("as_wanted", f"it does: build {hot} serves, as order {status.order and status.order.serial} says")
+    serial = "" if status.order is None else f", as order {status.order.serial} says"
+    return Reason("as_wanted", f"it does: build {hot} serves{serial}")
 
 
 def _hot(status: Status) -> str:

@@ -14,12 +14,18 @@ import psutil
 import pytest
 
 from agent.drain import Drained, DrainSettings, DrainTimedOut, drain
+from agent.gauges import Gauge
 from agent.workers import Busy, Match
 
 TREE = Path("/srv/shop/releases/3~1")
 WORKERS = (Match(unit="shop.service"),)
 ONE = Busy(11, "php-fpm: pool www", ("working directory /srv/shop/releases/3~1",))
 TWO = Busy(12, "php-fpm: pool www", ("1 connection on port 80", "open /srv/shop/releases/3~1/index.php"))
+
+
+async def no_server(gauge: Gauge) -> Sequence[Busy]:
+    """Nobody is configured to be asked."""
+    raise AssertionError(gauge)
 
 
 class Host:
@@ -49,7 +55,13 @@ class Host:
 
     async def drain(self, settings: DrainSettings) -> Drained:
         return await drain(
-            settings, TREE, on_waiting=self.on_waiting, clock=self.clock, sleep=self.sleep, look=self.look
+            settings,
+            TREE,
+            ask=no_server,
+            on_waiting=self.on_waiting,
+            clock=self.clock,
+            sleep=self.sleep,
+            look=self.look,
         )
 
 
@@ -127,7 +139,7 @@ async def test_an_error_of_the_look_is_not_drained() -> None:
         raise OSError("no /proc")
 
     with pytest.raises(OSError, match="no /proc"):
-        await drain(DrainSettings(workers=WORKERS), TREE, look=look)
+        await drain(DrainSettings(workers=WORKERS), TREE, ask=no_server, look=look)
 
 
 async def test_it_can_be_cancelled_while_it_waits() -> None:
@@ -140,7 +152,7 @@ async def test_it_can_be_cancelled_while_it_waits() -> None:
         await loop.create_future()
 
     host = Host((ONE, 99))
-    task = asyncio.create_task(drain(DrainSettings(workers=WORKERS), TREE, sleep=sleep, look=host.look))
+    task = asyncio.create_task(drain(DrainSettings(workers=WORKERS), TREE, ask=no_server, sleep=sleep, look=host.look))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,7 +181,7 @@ async def test_a_real_worker_is_waited_for(tmp_path: Path, worker: psutil.Proces
         worker.kill()
 
     settings = DrainSettings(workers=(Match(command=r" drain-me$"),), timeout_s=30, poll_s=0.02)
-    drained = await drain(settings, tmp_path, on_waiting=on_waiting)
+    drained = await drain(settings, tmp_path, ask=no_server, on_waiting=on_waiting)
     assert drained.proceeded_with == ()
     assert told == [[Busy(worker.pid, told[0][0].command, (f"working directory {tmp_path}",))]]
 
