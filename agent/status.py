@@ -17,7 +17,18 @@ from agent.blocking import run_blocking
 from agent.rate import Rate
 from agent.runner import Situation
 from agent.scrub import Scrubbed
-from agent.states import Draining, Facts, Fetching, GoingBack, Held, Proving, Staged, Swapping, WaitingForSlot
+from agent.states import (
+    Draining,
+    Facts,
+    Fetching,
+    GoingBack,
+    Held,
+    Proving,
+    Staged,
+    Swapping,
+    WaitingForSlot,
+    Watching,
+)
 from agent.version import VERSION
 from agent.work import Observed
 from artifact import HotcoldError, Progress
@@ -174,7 +185,7 @@ def _detail(situation: Situation) -> str:
     match situation.model.state:
         case Fetching(build):
             return f"build {build.id}"
-        case Staged(tree) | WaitingForSlot(tree) | Draining(tree) | Swapping(tree) | Proving(tree):
+        case Staged(tree) | WaitingForSlot(tree) | Draining(tree) | Swapping(tree) | Proving(tree) | Watching(tree):
             return f"build {tree.build_id}"
         case GoingBack(fallback, _):
             return f"to build {fallback.build_id}"

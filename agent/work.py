@@ -42,18 +42,21 @@ from agent.events import (
     StartDrain,
     StartFetch,
     StartProving,
+    StartWatching,
     SwapBack,
     SwapBackFailed,
     SwapBackFinished,
     SwapFailed,
     SwapFinished,
     SwapIn,
+    WatchFailed,
+    WatchPassed,
     Work,
 )
 from agent.gauges import read_gauge
 from agent.hooks import HookFailed, HookRun, run_hook
-from agent.memory import Absence, Memory
-from agent.prove import prove
+from agent.memory import Absence, Memory, Watch
+from agent.prove import prove, watch
 from agent.rate import Rate
 from agent.ready import ReadyPuller
 from agent.slots import SlotKeeper
@@ -173,6 +176,8 @@ class Workshop:
                 return await self._swap_in(tree)
             case StartProving(tree):
                 return await self._prove(tree)
+            case StartWatching(tree):
+                return await self._watch(tree)
             case SwapBack(fallback):
                 return await self._swap_back(fallback)
             case AwaitRetry(attempt):
@@ -386,8 +391,34 @@ class Workshop:
             log.warning("cannot record the proof", build=tree.build_id, error=str(error))
             self._unrecorded_proof = release
         await self._run_hook_anyway("proved", tree.build_id, release)
+        is_watched = self._settings().probe.watch_s > 0
+        # Before service is taken up again: a build that is on watch must stay so after a kill.
+        await self._keep_watch(Watch(tree.name) if is_watched else None)
         await self._keep_absence(None)
-        return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True))
+        return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True), is_watched=is_watched)
+
+    async def _watch(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("watching"):
+                await watch(
+                    self._settings().probe,
+                    session=self._http,
+                    clock=self._clock,
+                    sleep=self._sleep,
+                    environment=self._environment("probe", build_id=tree.build_id, release=await self._release(tree)),
+                )
+        except HotcoldError as error:
+            log.warning("watch failed", build=tree.build_id, kind=error.kind, error=str(error))
+            return WatchFailed(problem_of(error))
+        await self._keep_watch(None)
+        return WatchPassed()
+
+    async def _keep_watch(self, kept: Watch | None) -> None:
+        try:
+            await run_blocking(self._memory.keep_watch, kept)
+        except HotcoldError as error:
+            # The price: a restart of the agent ends the watch early, or begins it again.
+            log.warning("cannot record the watch", error=str(error))
 
     async def _make_up_for_proof(self) -> None:
         """Record what could not be recorded: without it, the release is no place to go back to once another is hot."""

@@ -17,7 +17,7 @@ BUSY: Final = 3
 NOT_AS_WANTED: Final = 4
 UNREACHABLE: Final = 5
 
-_NOT_AS_WANTED_STATES: Final = frozenset({"rolled_back", "build_refused", "backing_off", "held"})
+_NOT_AS_WANTED_STATES: Final = frozenset({"rolled_back", "build_refused", "backing_off", "held", "halted"})
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
