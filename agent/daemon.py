@@ -150,6 +150,7 @@ class Daemon:
                 swapper=swapper,
                 contact=store.contact,
                 observed=workshop.observed,
+                workers=lambda: self._settings.drain.workers,
                 scrubbed=lambda: scrubber.found,
                 situation=lambda: runner.situation,
                 config_problem=lambda: self._config_problem,

@@ -55,6 +55,14 @@ class Holdings:
         if mapped:
             yield f"mapping of {mapped[0]}" + _and_more(len(mapped))
 
+    def entries_of(self, directory: Path) -> dict[str, str]:
+        """The entries of a directory that it holds something in, each with one path as evidence; deleted ones too."""
+        prefix = f"{directory}/"
+        mapped = _mapped_inside(self.mapped, directory)
+        paths = (*(path for _, path in self.links), *self.open_paths, *mapped)
+        inside = [path.removesuffix(_DELETED) for path in paths if path.startswith(prefix)]
+        return {path[len(prefix) :].partition("/")[0]: path for path in reversed(inside)}
+
 
 def command_line(pid: int) -> str:
     """Join the arguments by blanks; threads of the kernel, and processes that have ended, have none."""

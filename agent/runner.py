@@ -17,6 +17,7 @@ import structlog
 from agent import machine
 from agent.blocking import run_blocking
 from agent.config import Settings
+from agent.durations import Durations
 from agent.events import (
     INTERRUPTIBLE,
     CancelWork,
@@ -41,8 +42,10 @@ from agent.states import (
     Halted,
     Held,
     Model,
+    Proving,
     RolledBack,
     Steady,
+    Watching,
 )
 from agent.work import QueuedEffect, Workshop, problem_of, trees_on
 from artifact import HotcoldError, Refused
@@ -54,6 +57,8 @@ log = structlog.get_logger()
 STOPPING: Final = "the agent is stopping"
 MAX_STARTS: Final = 8
 """Starts in a row, none of which came to rest, after which the agent tries nothing more by itself."""
+
+_AT_REST: Final = (Steady, RolledBack, BuildRefused, Held)
 
 
 @dataclass(frozen=True)
@@ -347,7 +352,7 @@ class Runner:
 
     @property
     def _is_resting(self) -> bool:
-        return isinstance(self.situation.model.state, Steady | RolledBack | BuildRefused | Held)
+        return isinstance(self.situation.model.state, _AT_REST)
 
     async def _keep_starts(self, count: int) -> None:
         self._start_count = count
@@ -367,6 +372,7 @@ class Runner:
         self.situation = replace(before, model=model)
         if model.state != before.model.state:
             self.situation = replace(self.situation, since=self._now(), since_s=self._clock())
+            self._time(before)
             # How long a deploy takes is read off the log; wall-clock stamps would tell it wrong when the clock is set.
             seen_s = self._order_seen_s
             age_s = None if seen_s is None else round(self.situation.since_s - seen_s, 6)
@@ -376,6 +382,18 @@ class Runner:
                 self._jobs.cancel()
             else:
                 self._jobs.start(effect, is_interruptible=isinstance(effect, INTERRUPTIBLE))
+
+    def _time(self, before: Situation) -> None:
+        """Count how long a phase took, and, when the new build is proved, how long since its order was seen."""
+        observed = self._workshop.observed
+        if not isinstance(before.model.state, _AT_REST):
+            phase = observed.phases.setdefault(before.state_name, Durations())
+            phase.note(self.situation.since_s - before.since_s)
+        is_deployed = isinstance(before.model.state, Proving) and isinstance(
+            self.situation.model.state, Steady | Watching
+        )
+        if is_deployed and self._order_seen_s is not None:
+            observed.deploys.note(self.situation.since_s - self._order_seen_s)
 
     def _settle(self) -> None:
         is_idle = self._jobs.is_idle and self._inbox.empty()

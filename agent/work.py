@@ -20,6 +20,7 @@ import structlog
 from agent.blocking import run_blocking, run_until_cancelled
 from agent.config import HookPoint, Settings
 from agent.drain import drain
+from agent.durations import Durations
 from agent.events import (
     AcquireSlot,
     AwaitRetry,
@@ -75,15 +76,35 @@ QueuedEffect = Work | ReturnToService | ReleaseSlot | RecordRefusal | CollectGar
 
 
 @dataclass
+class ArtifactContact:
+    """How artifact servers have answered in this life of the agent; None before the first pull.
+
+    Attributes:
+        url: where the last answer came from.
+        last_answer_s: when bytes of an artifact last arrived, monotonic.
+        failing_since_s: when a pull first failed since then, monotonic.
+        error: what the latest failure said.
+    """
+
+    url: str | None = None
+    last_answer_s: float | None = None
+    failing_since_s: float | None = None
+    error: str | None = None
+
+
+@dataclass
 class Observed:
     """What work under way lets others see; the status socket reads it."""
 
     progress: Progress | None = None
+    artifacts: ArtifactContact = field(default_factory=ArtifactContact)
     rate: Rate = field(default_factory=Rate)
     waiting_for: Sequence[Busy] = ()
     retry_at_s: float | None = None
     hooks: dict[HookPoint, tuple[HookRun, datetime]] = field(default_factory=dict)
     swap_count: int = 0
+    phases: dict[str, Durations] = field(default_factory=dict)
+    deploys: Durations = field(default_factory=Durations)
 
 
 def tree_of(release: Release) -> Tree:
@@ -222,6 +243,7 @@ class Workshop:
                         )
         except HotcoldError as error:
             log.warning("fetch failed", build=build.id, kind=error.kind, error=str(error))
+            self._note_failed_pull(error)
             return FetchFailed(problem_of(error), is_final=isinstance(error, ArtifactRejected))
         finally:
             self.observed.progress = None
@@ -262,8 +284,16 @@ class Workshop:
         )
 
     def _on_progress(self, progress: Progress) -> None:
+        now_s = self._clock()
+        if progress.bytes_done and progress != self.observed.progress:
+            self.observed.artifacts = ArtifactContact(url=progress.url, last_answer_s=now_s)
         self.observed.progress = progress
-        self.observed.rate.note(self._clock(), progress.bytes_done)
+        self.observed.rate.note(now_s, progress.bytes_done)
+
+    def _note_failed_pull(self, error: HotcoldError) -> None:
+        contact = self.observed.artifacts
+        since_s = self._clock() if contact.failing_since_s is None else contact.failing_since_s
+        self.observed.artifacts = replace(contact, failing_since_s=since_s, error=str(error))
 
     @contextlib.asynccontextmanager
     async def _left_on_failure(self, puller: Puller, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:

@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import signal
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,6 +69,42 @@ class Busy:
     def who(self) -> str:
         """Of whom the reasons speak."""
         return self.command if self.pid is None else f"pid {self.pid} ({self.command})"
+
+
+@dataclass(frozen=True)
+class Lodging:
+    """Where a worker lives.
+
+    Attributes:
+        releases: names of the release directories that it holds something in, each with one path as evidence.
+        is_seen: whether all could be read; where not, there may be more.
+    """
+
+    pid: int
+    command: str
+    releases: Mapping[str, str]
+    is_seen: bool
+
+
+def lodgings(matches: Iterable[Match], releases: Path, *, agent_pid: int | None = None) -> list[Lodging]:
+    """Tell of every worker which release directories it lives in.
+
+    Args:
+        matches: who is a worker.
+        releases: the directory of the release directories, with no symbolic link in its path.
+        agent_pid: of the agent, which is no worker, nor are its descendants; None: this process.
+
+    Raises:
+        ConfigError: as `find_workers`.
+        OSError: /proc answers neither with data nor with a refusal.
+    """
+    found = []
+    for process in find_workers(matches, agent_pid=agent_pid):
+        holdings = read_holdings(process.pid)
+        lodging = Lodging(process.pid, command_line(process.pid), holdings.entries_of(releases), not holdings.unseen)
+        if _is_alive(process):
+            found.append(lodging)
+    return found
 
 
 def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[psutil.Process]:

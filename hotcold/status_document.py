@@ -76,6 +76,32 @@ class Busy(_Part, frozen=True):
     reasons: tuple[str, ...] = ()
 
 
+class Use(_Part, frozen=True):
+    """Workers that live in one release directory."""
+
+    build: str
+    is_hot: bool = False
+    pids: tuple[int, ...] = ()
+
+
+class Workers(_Part, frozen=True):
+    """Which builds the running workers really use."""
+
+    count: int = 0
+    uses: tuple[Use, ...] = ()
+    unseen: tuple[int, ...] = ()
+    problem: str | None = None
+
+
+class Artifacts(_Part, frozen=True):
+    """How artifact servers have answered."""
+
+    url: str | None = None
+    last_answer_s_ago: float | None = None
+    failing_for_s: float | None = None
+    error: str | None = None
+
+
 class Trouble(_Part, frozen=True):
     """Why something is not as it should be."""
 
@@ -143,7 +169,9 @@ class Status(_Part, frozen=True):
     disk_problems: tuple[str, ...] = ()
     retry_in_s: float | None = None
     hooks: Mapping[str, HookRun] = {}
+    workers: Workers = Workers()
     store: Contact = Contact()
+    artifacts: Artifacts | None = None
     config: Configured = Configured()
     agent: Process = Process()
     disk: Space | None = None

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet import Order, decode_report, encode
 from fleet.keys import host_key, service_name, tier_key
 from tests.e2e.host import APP, TIER, Host, Shop, hotcold, until
+from tests.processes import orphan
 
 NewHost = Callable[..., Host]
 
@@ -100,6 +101,22 @@ async def test_bad_build_goes_back_and_stays_refused(shop: Shop, new_host: NewHo
     assert host.log.read_text().count('"event": "swapped"') == swaps + 2
     await shop.order(good)
     await host.until("steady", lambda s: s["state"]["name"] == "steady" and s["problem"] is None)
+
+
+async def test_status_tells_which_build_each_worker_really_uses(shop: Shop, new_host: NewHost) -> None:
+    """A worker that was not told of the swap lives on in the build before, whatever `hot` shows."""
+    host = new_host()
+    host.write_config('[drain]\nworkers = [{ command = "--role=orphan$" }]\ntimeout_s = 0\npolicy = "proceed"\n')
+    host.start()
+    await shop.order(shop.pack("b1"))
+    status = await host.until_steady("b1")
+    assert status["artifacts"]["failing_for_s"] is None
+    with orphan(host.hot.resolve()) as worker:
+        await shop.order(shop.pack("b2"))
+        status = await host.until_steady("b2")
+        [use] = [use for use in status["workers"]["uses"] if worker.pid in use["pids"]]
+        assert (use["build"], use["is_hot"]) == ("b1", False)
+        assert f"in b1 (pid {worker.pid})" in await hotcold("status", "--socket", str(host.socket))
 
 
 async def test_history_tells_a_deploy_over_a_kill(shop: Shop, new_host: NewHost) -> None:

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from agent.holdings import unit_names, units_of
-from agent.workers import Busy, Match, busy_workers, evidence, find_workers, trees_in_use
+from agent.workers import Busy, Lodging, Match, busy_workers, evidence, find_workers, lodgings, trees_in_use
 from artifact import ConfigError
+from tests.processes import orphan as in_tree
 
 Start = Callable[..., psutil.Process]
 READY = "print(flush=True); sys.stdin.read()"
@@ -307,23 +308,37 @@ def test_an_entry_that_makes_no_sense_is_refused(document: dict[str, str], messa
         msgspec.convert(document, Match)
 
 
+def test_a_worker_lives_in_every_release_that_it_holds_something_of(tree: Path, start: Start, agent_pid: int) -> None:
+    """By working directory, open files and mappings; deleted ones count; names that begin alike are not mixed."""
+    neighbour = tree.parent / "3~12"
+    both = start("f = open(sys.argv[1])", str(neighbour / "app.py"), "--lodger", cwd=tree)
+    mapped = (
+        "f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); os.unlink(sys.argv[1]); f.close()"
+    )
+    gone = start(mapped, str(tree / "lib" / "app.so"), "--lodger")
+    nowhere = start("pass", "--lodger")
+    seen = {each.pid: each for each in lodgings_of("--lodger$", tree.parent, agent_pid)}
+    assert seen[both.pid].releases == {"3~1": str(tree), "3~12": str(neighbour / "app.py")}
+    assert seen[gone.pid].releases == {"3~1": str(tree / "lib" / "app.so")}
+    assert seen[nowhere.pid].releases == {}
+    assert all(each.is_seen for each in seen.values())
+
+
+def lodgings_of(command: str, releases: Path, agent_pid: int) -> list[Lodging]:
+    return lodgings([Match(command=command)], releases, agent_pid=agent_pid)
+
+
 @pytest.fixture
-def orphan(tree: Path) -> Iterator[psutil.Process]:
-    """Start a worker in the tree that is no descendant of this process, as a service is none of the agent."""
-    says = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
-    argv = ["sh", "-c", 'cd "$1" && "$2" -c "$3" --role=orphan &', "sh", tree, sys.executable, says]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as shell:
-        assert shell.stdout is not None
-        process = psutil.Process(int(shell.stdout.readline()))
-    yield process
-    process.kill()
+def a_worker(tree: Path) -> Iterator[psutil.Process]:
+    with in_tree(tree) as process:
+        yield process
 
 
-def test_busy_workers_says_who_and_why(tree: Path, start: Start, orphan: psutil.Process) -> None:
+def test_busy_workers_says_who_and_why(tree: Path, start: Start, a_worker: psutil.Process) -> None:
     """Search and look together: a descendant in the tree is left out, the worker in the tree is described."""
     start("os.chdir(sys.argv[1])", str(tree), "--role=orphan")
     found = busy_workers([Match(command=r"--role=orphan$")], tree, [80])
-    assert found == [Busy(orphan.pid, " ".join(orphan.cmdline()), (f"working directory {tree}",))]
+    assert found == [Busy(a_worker.pid, " ".join(a_worker.cmdline()), (f"working directory {tree}",))]
     assert busy_workers([Match(command=r"--role=orphan$")], tree.parent / "3~12", [80]) == []
 
 
