@@ -68,9 +68,11 @@ class Sources:
 
 async def status_of(sources: Sources) -> dict[str, Any]:
     """The document of `/v1/status`; see docs/formats.md."""
+    disk_part = await run_blocking(_read_disk, sources)
+    workers_part = await run_blocking(_read_workers, sources)
+    # Only now, for what is looked at meanwhile would be younger than the time that its age is reckoned from.
     situation, observed, now_s = sources.situation(), sources.observed, sources.clock()
     facts = situation.model.facts
-    disk_part = await run_blocking(_read_disk, sources)
     progress = observed.progress
     contact, artifacts = sources.contact, observed.artifacts
     return {
@@ -91,7 +93,7 @@ async def status_of(sources: Sources) -> dict[str, Any]:
         "waiting_for": [
             {"pid": busy.pid, "command": busy.command, "reasons": list(busy.reasons)} for busy in observed.waiting_for
         ],
-        "workers": await run_blocking(_read_workers, sources),
+        "workers": workers_part,
         "problem": None if situation.problem is None else msgspec.to_builtins(situation.problem),
         "order_problem": None if situation.order_problem is None else msgspec.to_builtins(situation.order_problem),
         "retry_in_s": None if observed.retry_at_s is None else round(max(0.0, observed.retry_at_s - now_s), 3),
