@@ -23,6 +23,7 @@ HOLD: Final = "hold.json"
 ABSENCE: Final = "out-of-service.json"
 WATCH: Final = "watch.json"
 STARTS: Final = "starts.json"
+MAINTENANCE: Final = "maintenance.json"
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +50,13 @@ class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: int
 
 
-_Kept = TypeVar("_Kept", Refusal, Hold, Absence, Watch, Starts)
+class OutOfService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ids of the Consul services that were put into maintenance mode and are not known to be back."""
+
+    services: tuple[str, ...]
+
+
+_Kept = TypeVar("_Kept", Refusal, Hold, Absence, Watch, Starts, OutOfService)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Recollection:
     absence: Absence | None
     watch: Watch | None
     starts: Starts | None
+    out_of_service: OutOfService | None
     problems: tuple[str, ...]
 
 
@@ -81,6 +89,7 @@ class Memory:
             absence=self._recall(ABSENCE, Absence, problems),
             watch=self._recall(WATCH, Watch, problems),
             starts=self._recall(STARTS, Starts, problems),
+            out_of_service=self._recall(MAINTENANCE, OutOfService, problems),
             problems=tuple(problems),
         )
 
@@ -90,7 +99,7 @@ class Memory:
         Raises:
             TransientError, ConfigError: the disk cannot be written; what is left only takes room.
         """
-        for name in (ORDER, REFUSAL, HOLD, ABSENCE, WATCH, STARTS):
+        for name in (ORDER, REFUSAL, HOLD, ABSENCE, WATCH, STARTS, MAINTENANCE):
             remove_temporary(self._dir / name)
 
     def keep_order(self, order: Order) -> None:
@@ -116,6 +125,14 @@ class Memory:
     def keep_starts(self, starts: Starts | None) -> None:
         """Remember how often the agent was started without coming to rest; None: it has come to rest."""
         self._keep(STARTS, starts)
+
+    def is_absent(self) -> bool:
+        """Whether the host left service and has not returned."""
+        return (self._dir / ABSENCE).exists()
+
+    def keep_out_of_service(self, left: OutOfService | None) -> None:
+        """Remember which Consul services are in maintenance mode by our doing, or that none is."""
+        self._keep(MAINTENANCE, left)
 
     def _keep(self, name: str, value: msgspec.Struct | Refusal | None) -> None:
         if value is None:

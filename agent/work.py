@@ -56,6 +56,7 @@ from agent.events import (
 )
 from agent.gauges import read_gauge
 from agent.hooks import HookFailed, HookRun, run_hook
+from agent.maintenance import Maintenance
 from agent.memory import Absence, Memory, Watch
 from agent.prove import prove, watch
 from agent.rate import Rate
@@ -147,6 +148,7 @@ class Workshop:
         swapper: Swapper,
         memory: Memory,
         slots: SlotKeeper,
+        maintenance: Maintenance,
         pullers: ReadyPuller,
         http: aiohttp.ClientSession,
         clock: Callable[[], float],
@@ -158,6 +160,7 @@ class Workshop:
         self._swapper = swapper
         self._memory = memory
         self._slots = slots
+        self._maintenance = maintenance
         self._pullers = pullers
         self._http = http
         self._clock = clock
@@ -328,6 +331,7 @@ class Workshop:
             async with _translated("draining"):
                 release = await self._release(tree)
                 await self._keep_absence(Absence(swapped=False))
+                await self._maintenance.leave(f"hotcold is about to swap to {tree.build_id}")
                 await self._run_hook("before_drain", build_id=tree.build_id, release=release)
                 disk = await run_blocking(self._swapper.look)
                 if disk.hot is not None:
@@ -424,7 +428,7 @@ class Workshop:
         is_watched = self._settings().probe.watch_s > 0
         # Before service is taken up again: a build that is on watch must stay so after a kill.
         await self._keep_watch(Watch(tree.name) if is_watched else None)
-        await self._keep_absence(None)
+        await self._return()
         return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True), is_watched=is_watched)
 
     async def _watch(self, tree: Tree) -> Outcome:
@@ -474,6 +478,10 @@ class Workshop:
             await self._run_hook_anyway("reverted", build_id, hot)
         else:
             await self._run_hook_anyway("failed", build_id, hot)
+        await self._return()
+
+    async def _return(self) -> None:
+        self._maintenance.come_back()
         await self._keep_absence(None)
 
     async def _keep_absence(self, absence: Absence | None) -> None:

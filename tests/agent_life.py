@@ -19,6 +19,7 @@ import aiohttp
 
 from agent.config import Settings, parse_settings
 from agent.events import RepullRequested
+from agent.maintenance import Maintenance
 from agent.memory import Memory
 from agent.ready import ReadyPuller
 from agent.runner import Runner, Situation
@@ -153,8 +154,9 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX, pauses: list[float]
         async with aiohttp.ClientSession() as http:
             memory = Memory(settings.identity.layout.state_dir)
             chance = random.Random(1)
+            store = ConsulStore(settings.identity.consul)  # never asked: orders limit nothing, drains name no service
             slots = SlotKeeper(
-                ConsulStore(settings.identity.consul),  # orders here limit nothing, so that it is never asked
+                store,
                 slots_prefix(APP, TIER),
                 "web-1",
                 lost=lambda: None,
@@ -166,6 +168,7 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX, pauses: list[float]
                 settings=lambda: settings,
                 swapper=swapper,
                 memory=memory,
+                maintenance=Maintenance(store, memory, services=tuple, sleep=_pause, chance=chance),
                 slots=slots,
                 pullers=ReadyPuller(lambda: False),
                 http=http,
