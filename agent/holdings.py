@@ -64,6 +64,28 @@ class Holdings:
         return {path[len(prefix) :].partition("/")[0]: path for path in reversed(inside)}
 
 
+@dataclass(frozen=True)
+class Birth:
+    """What stays the same as long as a process lives, and tells it from a later one of the same number.
+
+    Attributes:
+        started: clock ticks after boot.
+        parent: the process that it descends from at the moment.
+    """
+
+    started: int
+    parent: int
+
+
+def birth_of(pid: int) -> Birth | None:
+    """When and from whom a process comes; None if it has ended, whether or not somebody waits for its end."""
+    # The state stands after the name, which is in brackets and may hold any character; see proc(5).
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if not fields or fields[0] in {b"Z", b"X"}:
+        return None
+    return Birth(started=int(fields[19]), parent=int(fields[1]))
+
+
 def command_line(pid: int) -> str:
     """Join the arguments by blanks; threads of the kernel, and processes that have ended, have none."""
     return _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
