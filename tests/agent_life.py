@@ -48,6 +48,7 @@ class AgentHost:
     pinned: tuple[str, ...] = ()
     durability: str = "syncfs"
     probe: str = ""
+    trees_are_read_only: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -63,7 +64,7 @@ class AgentHost:
             f'app = "{APP}"\ntier = "{TIER}"\nhost = "web-1"\nroot = "{self.layout.root}"\n'
             f'state_dir = "{self.layout.state_dir}"\nsocket = "{self.base}/socket"\n'
             f'[releases]\nkeep = {self.keep}\npinned = [{pinned}]\ndurability = "{self.durability}"\n'
-            f"{self.probe}",
+            f"[fetch]\ntrees_are_read_only = {str(self.trees_are_read_only).lower()}\n{self.probe}",
             {},
         )
 
