@@ -19,11 +19,14 @@ from checkpoint.audit import Record, read_head, read_record
 from checkpoint.guarding import Guarding, check_guards, not_the_commander
 from checkpoint.guards import Lease
 from checkpoint.insisting import Insistence
+from checkpoint.observing import silent_hosts
 from checkpoint.pipeline import Pipeline
 from checkpoint.rollout import events as ev
 from checkpoint.rollout.ledger import Ledger, Ongoing, Surroundings, Written
+from checkpoint.rollout.picture import Picture, picture
 from checkpoint.rollout.plan import SALT_COUNT, Plan, make_plan
 from checkpoint.rollout.states import Override
+from checkpoint.rollout.timetable import closing_in_question
 from fleet import Store, StoreUnreachable
 from fleet.keys import audit_head_key, audit_key, service_name
 
@@ -116,6 +119,19 @@ class Desk:
             first_tier=first_tier,
         )
 
+    async def look(self) -> Picture | None:
+        """The latest rollout as it stands, None before the first.
+
+        Raises:
+            Refused: a document of it cannot be read.
+        """
+        ongoing = await self.ledger.latest()
+        if ongoing is None:
+            return None
+        around = await self.ledger.surroundings()
+        services = await self._insistence.ask(lambda: self._store.services(service_name(self.app)))
+        return picture(ongoing, around, silent_hosts(around.hosts, services), self._now())
+
     async def start(self, plan: Plan, origin: ev.Origin, override: timedelta | None = None) -> Written:
         """Begin to carry out a plan; who starts it is its commander.
 
@@ -176,7 +192,9 @@ class Desk:
             await self._check_fresh(event, ongoing, origin)
             around = await self.ledger.surroundings()
             lease = _renewed(ongoing, around, event, origin)
-            written = await self.ledger.happen(ongoing, _completed(event, ongoing, around), origin, around, lease)
+            written = await self.ledger.happen(
+                ongoing, _completed(event, ongoing, around, origin.at), origin, around, lease
+            )
             if written is not None:
                 return Acted(written, ongoing)
             if not isinstance(event, STOPPING) and origin.decided_on is None:
@@ -212,7 +230,7 @@ class Desk:
         return tuple(reversed(found))
 
 
-def _completed(event: ev.Command, ongoing: Ongoing, around: Surroundings) -> ev.Command:
+def _completed(event: ev.Command, ongoing: Ongoing, around: Surroundings, at: datetime) -> ev.Command:
     """The command with what only the store knows."""
     match event:
         case ev.ResumeRequested():
@@ -222,6 +240,9 @@ def _completed(event: ev.Command, ongoing: Ongoing, around: Surroundings) -> ev.
             if host not in planned and all((each.tier, each.host) != (tier, host) for each in around.hosts):
                 raise Refused(f"no host {host} is known in tier {tier}", kind="unknown_host")
             return event
+        case ev.ClosingDecided(choice):
+            closes, until = closing_in_question(ongoing.plan, ongoing.rollout, at)
+            return ev.ClosingDecided(choice, closes, until)
         case _:
             return event
 

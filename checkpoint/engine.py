@@ -19,6 +19,7 @@ from artifact import HotcoldError
 from checkpoint import smoke
 from checkpoint.clock import SteadyClock
 from checkpoint.insisting import Insistence
+from checkpoint.observing import silent_hosts
 from checkpoint.pipeline import Pipeline
 from checkpoint.reading import HostKey, read_host_keys
 from checkpoint.rollout import events as ev
@@ -245,11 +246,3 @@ class Engine:
             except HotcoldError:
                 self._services = None  # nobody is called silent on no evidence; deadlines still count
             await asyncio.sleep(HEALTH_INTERVAL_S)
-
-
-def silent_hosts(hosts: Sequence[HostKey], services: Sequence[ServiceHealth] | None) -> frozenset[tuple[str, str]]:
-    """(tier, host) of the agents whose check fails, or that are not registered; nobody where health is not known."""
-    if services is None:
-        return frozenset()
-    alive = {(each.meta.get("tier"), each.meta.get("host")) for each in services if each.status != "critical"}
-    return frozenset((host.tier, host.host) for host in hosts if (host.tier, host.host) not in alive)

@@ -61,7 +61,7 @@ def a_report(tier: str, host: str, **facts: Any) -> Report:
 
 def a_plan(text: str = PIPELINE, *, sizes: Mapping[str, int] = SIZES, salts: Iterable[str] = ("salt",)) -> Plan:
     """A plan over hosts that run `b1` by order 1."""
-    ordered = Order(v=1, app="shop", tier="", serial=1, build=build("b1"))
+    ordered = Order(v=1, app="shop", tier="", serial=1, build=build("b1", "1"))
 
     keys = [
         TierKey(tier, msgspec.structs.replace(ordered, tier=tier), modify_index=1, claimed_serial=1) for tier in sizes
@@ -69,7 +69,7 @@ def a_plan(text: str = PIPELINE, *, sizes: Mapping[str, int] = SIZES, salts: Ite
     hosts = [HostKey(tier, host, a_report(tier, host, serial=1, hot="b1")) for tier, host in names(sizes)]
     return make_plan(
         settings(text).pipeline,
-        build("b2"),
+        build("b2", "2"),
         keys=keys,
         hosts=hosts,
         zones={},
@@ -215,7 +215,7 @@ class RolloutWorld:
 
     async def order_everywhere(self, build_id: str = "b1") -> None:
         for tier in {tier for tier, _ in self.fleet.hosts}:
-            order = Order(v=1, app="shop", tier=tier, serial=1, build=build(build_id))
+            order = Order(v=1, app="shop", tier=tier, serial=1, build=build(build_id, build_id[-1]))
             await self.store.put(tier_key("shop", tier), encode(order))
         await self.fleet.start()
 
@@ -223,7 +223,9 @@ class RolloutWorld:
         return by(person, at=self.time.wall, reason=reason, index=index)
 
     async def start(self, build_id: str = "b2", **facts: Any) -> Plan:
-        plan = await self.desk.plan(self.settings.pipeline, build(build_id), by="anna@desk", reason="checkout fix")
+        plan = await self.desk.plan(
+            self.settings.pipeline, build(build_id, build_id[-1]), by="anna@desk", reason="checkout fix"
+        )
         await self.desk.start(plan, self.origin(), **facts)
         return plan
 

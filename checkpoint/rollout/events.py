@@ -173,11 +173,14 @@ class OverrideRequested:
 
 @dataclass(frozen=True)
 class ClosingDecided:
-    """What becomes of a tier that will not be through before closing."""
+    """What becomes of a tier that will not be through before it closes at `closes`: `finish` holds until `until`.
+
+    Whoever decides need not know either; `closes` None: no closing is in question.
+    """
 
     choice: Literal["finish", "hold"]
-    closes: datetime
-    until: datetime
+    closes: datetime | None = None
+    until: datetime | None = None
 
 
 Command = (

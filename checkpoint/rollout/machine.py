@@ -194,7 +194,7 @@ def _resumed(rollout: Rollout, serials: dict[str, int], origin: ev.Origin) -> Ou
     if phase.is_ordered and is_ours:
         following: st.Phase = st.Deploying(step=phase.step, since=origin.at)
     else:
-        following = st.Ready(step=phase.step, since=origin.at)
+        following = st.Ready(step=phase.step, since=origin.at, is_accepted=not is_ours)
     known = rollout.serials if is_ours else {tier: serials.get(tier, 0) for tier in rollout.serials}
     return replace(rollout, phase=following, serials=known, ordered=origin.at), (
         ev.Note("resumed", f"resumed: {origin.reason}"),
@@ -263,6 +263,8 @@ def _overridden(rollout: Rollout, length: timedelta, origin: ev.Origin) -> Outco
 
 
 def _closing_decided(rollout: Rollout, decided: ev.ClosingDecided, origin: ev.Origin) -> Outcome:
+    if decided.closes is None:
+        return rollout, ()
     until = decided.until if decided.choice == "finish" else None
     closing = st.Closing(at=decided.closes, choice=decided.choice, by=origin.by, until=until)
     is_same = rollout.closing is not None and (rollout.closing.at, rollout.closing.choice) == (

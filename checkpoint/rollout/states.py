@@ -32,9 +32,15 @@ class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Ready(_Phase, frozen=True, tag="ready"):
-    """The step is next; it begins as soon as nothing holds it."""
+    """The step is next; it begins as soon as nothing holds it.
+
+    Attributes:
+        holds: why it does not begin yet.
+        is_accepted: somebody looked at an order in its tier that is not the rollout's, and wants it replaced.
+    """
 
     holds: tuple[Hold, ...] = ()
+    is_accepted: bool = False
 
 
 class Deploying(_Phase, frozen=True, tag="deploying"):

@@ -82,6 +82,18 @@ def unclear_closing(plan: Plan, rollout: st.Rollout, now: datetime) -> datetime 
     return closes
 
 
+def closing_in_question(plan: Plan, rollout: st.Rollout, now: datetime) -> tuple[datetime | None, datetime]:
+    """The closing that a decision now is about, None: none; and until when going on beyond it may take.
+
+    That is half as long again as what is left is expected to take, and an hour.
+    """
+    closes = None if rollout.closing is None else rollout.closing.at
+    if closes is None and not rollout.is_ended:
+        coming = closing(plan.pipeline.calendar, plan.steps[rollout.phase.step].rule.tier, now)
+        closes = None if coming is None or is_endless(coming) else coming
+    return closes, now + 1.5 * _left(plan, rollout.phase, now) + timedelta(hours=1)
+
+
 def _left(plan: Plan, phase: st.Phase, now: datetime) -> timedelta:
     """What is left of the tier."""
     whole = sum((each.rule.length for each in plan.remaining(phase.step)), timedelta())

@@ -126,10 +126,12 @@ def _trouble(plan: Plan, rollout: Rollout, seen: Seen) -> ev.TroubleSeen | None:
     phase = rollout.phase
     if seen.clock_problem is not None:
         return ev.TroubleSeen("clock_jumped", seen.clock_problem)
-    for tier in dict.fromkeys((*rollout.reached, plan.steps[phase.step].rule.tier)):
-        changed = _changed_order(rollout, tier, seen)
-        if changed is not None:
-            return changed
+    if not (isinstance(phase, st.Ready) and phase.is_accepted):
+        present = plan.steps[phase.step].rule.tier
+        for tier in dict.fromkeys((present, *rollout.reached)):
+            changed = _changed_order(rollout, tier, seen, is_present=tier == present)
+            if changed is not None:
+                return changed
     if not _is_ordered(phase):
         return None
     if seen.ruling is not None and seen.ruling.outcome == "pause":
@@ -145,12 +147,15 @@ def _trouble(plan: Plan, rollout: Rollout, seen: Seen) -> ev.TroubleSeen | None:
     return None
 
 
-def _changed_order(rollout: Rollout, tier: str, seen: Seen) -> ev.TroubleSeen | None:
-    """Whether another order stands in the tier than the rollout knows, or hosts obeyed a later one than Consul has."""
+def _changed_order(rollout: Rollout, tier: str, seen: Seen, *, is_present: bool) -> ev.TroubleSeen | None:
+    """Whether another order stands in the tier than the rollout knows.
+
+    In the tier of the present step also whether hosts obeyed a later one than Consul has.
+    """
     known, key = rollout.serials.get(tier, 0), seen.keys.get(tier, TierKey(tier))
     serial = key.claimed_serial
     reports = [host.report for host in seen.hosts if host.tier == tier and host.report is not None]
-    highest = max((report.highest for report in reports), default=0)
+    highest = max((report.highest for report in reports if is_present), default=0)
     if highest > serial or serial < known:
         return ev.TroubleSeen(
             "store_went_back",
