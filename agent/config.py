@@ -107,6 +107,7 @@ class Document(_Table, frozen=True):
     tier: str
     root: str
     host: str | None = None
+    zone: str | None = None
     state_dir: str | None = None
     socket: str | None = None
     stop_timeout_s: float = 20.0
@@ -132,6 +133,7 @@ class Identity:
     layout: Layout
     socket: Path
     consul: ConsulSettings
+    zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         ),
         socket=_absolute("socket", document.socket or f"/run/hotcold/{app}.sock"),
         consul=consul,
+        zone=None if document.zone is None else check_name("zone", document.zone),
     )
     pull = PullSettings(
         limits=Limits(

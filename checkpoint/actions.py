@@ -16,8 +16,8 @@ import msgspec
 
 from artifact import ConfigError, ManifestRef, Refused
 from checkpoint.audit import Record, read_head, read_record
-from checkpoint.guarding import Guarding, check_guards, not_the_commander
-from checkpoint.guards import Lease
+from checkpoint.guarding import Guarding, not_the_commander
+from checkpoint.guards import Lease, check_guards
 from checkpoint.insisting import Insistence
 from checkpoint.observing import silent_hosts
 from checkpoint.pipeline import Pipeline

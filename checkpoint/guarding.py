@@ -220,28 +220,6 @@ class Guarding:
         raise Refused(f"others write to {key} all the time; nothing was written by this action", kind="lost_race")
 
 
-def check_guards(guards: Guards, build: ManifestRef, *, remedy: str) -> None:
-    """Refuse a build that is denied, and any build while the app is locked.
-
-    Raises:
-        Refused: it is so; the message says by whom, why, and what to do.
-    """
-    denied = guards.denial(build)
-    if denied is not None:
-        raise Refused(
-            f"build {build.id} is denied by {denied.by} since {denied.at.isoformat(timespec='seconds')}: "
-            f"{denied.reason}; lift it with `hotcold rollout unlock --build {build.id}`, {remedy}",
-            kind="build_denied",
-        )
-    if guards.lock is not None:
-        lock = guards.lock
-        raise Refused(
-            f"locked by {lock.by} since {lock.at.isoformat(timespec='seconds')}: {lock.reason}; "
-            f"lift it with `hotcold rollout unlock`, {remedy}",
-            kind="locked",
-        )
-
-
 def not_the_commander(lease: Lease) -> Refused:
     """Why an action is not open to somebody."""
     return Refused(

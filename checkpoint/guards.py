@@ -107,3 +107,25 @@ def read_document(entry: Entry, kind: type[_Kind]) -> _Kind:
 def name_of(person: str) -> str:
     """The person in `person@machine`."""
     return person.partition("@")[0]
+
+
+def check_guards(guards: Guards, build: ManifestRef, *, remedy: str) -> None:
+    """Refuse a build that is denied, and any build while the app is locked.
+
+    Raises:
+        Refused: it is so; the message says by whom, why, and what to do.
+    """
+    denied = guards.denial(build)
+    if denied is not None:
+        raise Refused(
+            f"build {build.id} is denied by {denied.by} since {denied.at.isoformat(timespec='seconds')}: "
+            f"{denied.reason}; lift it with `hotcold rollout unlock --build {build.id}`, {remedy}",
+            kind="build_denied",
+        )
+    if guards.lock is not None:
+        lock = guards.lock
+        raise Refused(
+            f"locked by {lock.by} since {lock.at.isoformat(timespec='seconds')}: {lock.reason}; "
+            f"lift it with `hotcold rollout unlock`, {remedy}",
+            kind="locked",
+        )

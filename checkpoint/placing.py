@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from artifact import Refused
+from checkpoint.guards import Guards, check_guards, read_document
 from checkpoint.insisting import Insistence
 from checkpoint.ordering import Wish, chosen_hosts, next_order, rollback_order
 from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_key
 from fleet import Order, Store, StoreUnreachable, encode
-from fleet.keys import hosts_prefix, tier_key
+from fleet.keys import hosts_prefix, lock_key, tier_key
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,19 @@ class Commander:
         self._new_salt = new_salt
         self._insistence = Insistence(pause, on_retry)
 
-    async def deploy(self, wish: Wish, *, replace_malformed: bool = False) -> Placed:
+    async def deploy(self, wish: Wish, *, replace_malformed: bool = False, pierce_guards: bool = False) -> Placed:
         """Order `wish`.
 
         Raises:
-            Refused: the key holds something that is no order and `replace_malformed` is not set, somebody else wrote
-                meanwhile, or the build's id is in use; nothing was written.
+            Refused: the key holds something that is no order and `replace_malformed` is not set, the app is locked or
+                the build denied and `pierce_guards` is not set, somebody else wrote meanwhile, or the build's id is in
+                use; nothing was written.
             ConfigError: the wish is out of range, or the store refused; nothing was written.
             StoreUnreachable: no answer for about a quarter of a minute; the order may or may not have arrived.
         """
+        guards = await self._insistence.ask(lambda: self._store.read(lock_key(wish.app)))
+        if guards is not None and not pierce_guards:
+            check_guards(read_document(guards, Guards), wish.build, remedy="or deploy with --override")
         key, hosts = await self._read(wish.app, wish.tier)
         if key.fault is not None and not replace_malformed:
             raise _malformed(wish.app, key, "look at it, then deploy again with --replace-malformed")

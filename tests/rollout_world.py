@@ -1,4 +1,4 @@
-"""Owns what a rollout's tests need around them: a pipeline, hosts that obey orders, time that is set by hand, an engine.
+"""Owns what a rollout's tests need around them: a pipeline, hosts that obey orders, time set by hand, an engine.
 
 The hosts use the agents' own rules (`check_obeyable`, `wanted_build`), documents and keys; they have no trees.
 """
@@ -18,11 +18,11 @@ from checkpoint.actions import Acted, Desk
 from checkpoint.clock import SteadyClock
 from checkpoint.engine import Engine
 from checkpoint.pipeline import Settings, parse_settings
+from checkpoint.reading import HostKey, TierKey
 from checkpoint.rollout import events as ev
 from checkpoint.rollout.ledger import Ongoing
 from checkpoint.rollout.plan import Plan, make_plan
 from checkpoint.rollout.verdict import Judge
-from checkpoint.reading import HostKey, TierKey
 from fleet import Order, Problem, Report, Service, Store, check_obeyable, decode_order, encode, wanted_build
 from fleet.keys import host_key, service_id, service_name, tier_key
 from tests.commander_world import build

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from artifact import Refused
-from checkpoint.audit import read_head, verify
+from checkpoint.audit import read_head, read_record, verify
 from checkpoint.guards import Guards, read_document
 from checkpoint.rollout import events as ev
 from checkpoint.rollout import states as st
@@ -62,8 +62,6 @@ async def assert_audit_is_whole(world: RolloutWorld) -> list[str]:
     entries = await world.store.read_prefix(audit_prefix("shop"))
     head, _ = read_head(await world.store.read(audit_head_key("shop")))
     assert list(verify(entries, head)) == []
-    from checkpoint.audit import read_record
-
     return [read_record(entry.value).what for entry in entries]
 
 
@@ -124,7 +122,7 @@ async def test_one_host_that_fails_accuses_itself_and_is_not_a_verdict(world: Ro
 
 
 async def test_a_silent_host_is_named_set_aside_and_rejoins(world: RolloutWorld) -> None:
-    """Two dead hosts of a step are more than may fail: paused at their deadline; set aside, it goes on; they come back."""
+    """Two dead hosts of a step are more than may fail: paused at their deadline; set aside, it goes on without them."""
     plan = await world.start()
     await world.until(at("baking", 3))
     dead = plan.hosts_of(4)[-2:]
@@ -306,7 +304,7 @@ async def test_an_order_by_somebody_else_pauses_and_is_replaced_after_resuming(w
 
 
 async def test_a_store_restored_from_an_old_snapshot_pauses_and_goes_on_above_it(world: RolloutWorld) -> None:
-    """All of Consul goes back to an earlier step; hosts do not. Nobody is sent back, and nothing is promoted unasked."""
+    """All of Consul goes back to an earlier step; hosts do not. Nobody is sent back, nothing is promoted unasked."""
     await world.start()
     await world.until(at("baking", 2))
     snapshot = await world.store.read_prefix("hotcold/shop/")
