@@ -17,6 +17,7 @@ from checkpoint.audit import Record
 from checkpoint.guards import Denied, Guards, Lease, Lock, read_document
 from checkpoint.insisting import Insistence
 from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_keys
+from checkpoint.rollout.advice import following
 from checkpoint.rollout.events import Effect, Event, Note, Origin, PlaceOrder, PlaceRollback
 from checkpoint.rollout.machine import advance, begin
 from checkpoint.rollout.orders import back_orders, step_order
@@ -204,7 +205,7 @@ class Ledger:
         if lease is not None:
             operations.append(Put(commander_key(self.app), _encode(lease), cas=around.lease_index))
         operations += await self._forgetting(plan.number - KEPT_ROLLOUTS)
-        records = await self._writer.write(operations, _records(rollout, effects, origin))
+        records = await self._writer.write(operations, _records(plan, rollout, effects, origin))
         return None if records is None else Written(rollout, {}, {}, records)
 
     async def happen(
@@ -256,7 +257,7 @@ class Ledger:
         operations.append(Put(state, _encode(rollout), cas=ongoing.index))
         if lease is not None:
             operations.append(Put(commander_key(self.app), _encode(lease), cas=around.lease_index))
-        records = await self._writer.write(operations, _records(rollout, effects, origin))
+        records = await self._writer.write(operations, _records(ongoing.plan, rollout, effects, origin))
         return None if records is None else Written(rollout, orders, left, records)
 
     async def _forgetting(self, number: int) -> list[Operation]:
@@ -280,7 +281,7 @@ def _guarded(guards: Guards, plan: Plan, reason: str, origin: Origin) -> Guards:
     return msgspec.structs.replace(guards, lock=lock, denied=(*guards.denied, denied))
 
 
-def _records(rollout: Rollout, effects: Sequence[Effect], origin: Origin) -> list[Record]:
+def _records(plan: Plan, rollout: Rollout, effects: Sequence[Effect], origin: Origin) -> list[Record]:
     return [
         Record(
             v=1,
@@ -291,6 +292,7 @@ def _records(rollout: Rollout, effects: Sequence[Effect], origin: Origin) -> lis
             what=note.what,
             message=note.message,
             reason=origin.reason,
+            next=following(plan, rollout),
             rollout=rollout.number,
             phase=rollout.phase_name,
             step=rollout.phase.step,
