@@ -74,7 +74,8 @@ class Reporter:
             id=service_id(identity.app, identity.tier, identity.host),
             name=service_name(identity.app),
             ttl_s=ttl_s,
-            meta={"app": identity.app, "tier": identity.tier, "host": identity.host},
+            meta={"app": identity.app, "tier": identity.tier, "host": identity.host}
+            | ({} if identity.zone is None else {"zone": identity.zone}),
         )
 
     def tell(self, situation: Situation) -> None:

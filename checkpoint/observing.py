@@ -118,3 +118,11 @@ class Observer:
 
 def _orders(app: str, tier: str | None, entries: Sequence[Entry]) -> tuple[TierKey, ...]:
     return tuple(key for key in read_tier_keys(app, entries) if tier in {None, key.tier})
+
+
+def silent_hosts(hosts: Sequence[HostKey], services: Sequence[ServiceHealth] | None) -> frozenset[tuple[str, str]]:
+    """(tier, host) of the agents whose check fails, or that are not registered; nobody where health is not known."""
+    if services is None:
+        return frozenset()
+    alive = {(each.meta.get("tier"), each.meta.get("host")) for each in services if each.status != "critical"}
+    return frozenset((host.tier, host.host) for host in hosts if (host.tier, host.host) not in alive)

@@ -73,12 +73,12 @@ def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str,
     if current is not None and _is_same(current.build, wish.build):
         salt, previous = current.salt, current.previous
     else:
-        previous = None if current is None else _admitted(current, hosts)
+        previous = None if current is None else admitted_build(current, hosts)
     return Order(
         v=VERSION,
         app=wish.app,
         tier=wish.tier,
-        serial=_next_serial(key, hosts),
+        serial=next_serial(key, hosts),
         build=wish.build,
         previous=previous,
         percent=wish.percent,
@@ -113,7 +113,7 @@ def rollback_order(
         )
     return msgspec.structs.replace(
         current,
-        serial=_next_serial(key, hosts),
+        serial=next_serial(key, hosts),
         build=current.previous,
         previous=current.previous,
         percent=ALL_PERCENT,
@@ -136,7 +136,7 @@ def _is_same(one: ManifestRef, other: ManifestRef) -> bool:
     return (one.id, one.digest) == (other.id, other.digest)
 
 
-def _admitted(current: Order, hosts: Sequence[HostKey]) -> ManifestRef | None:
+def admitted_build(current: Order, hosts: Sequence[HostKey]) -> ManifestRef | None:
     """The build that the tier at large may run while the next one is tried on a part of it.
 
     That is the present one once it was ordered for the whole tier, unless the tier answered by rejecting it: the hosts
@@ -150,7 +150,7 @@ def _admitted(current: Order, hosts: Sequence[HostKey]) -> ManifestRef | None:
     return current.previous if is_rejected and not is_running else current.build
 
 
-def _next_serial(key: TierKey, hosts: Sequence[HostKey]) -> int:
+def next_serial(key: TierKey, hosts: Sequence[HostKey]) -> int:
     """Above the key's, and above all that hosts ever obeyed: with a restored snapshot's they would refuse all."""
     obeyed = [host.report.highest for host in hosts if host.report is not None]
     return max([key.claimed_serial, *obeyed], default=0) + 1

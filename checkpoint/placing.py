@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
 
 from artifact import Refused
+from checkpoint.guards import Guards, check_guards, read_document
+from checkpoint.insisting import Insistence
 from checkpoint.ordering import Wish, chosen_hosts, next_order, rollback_order
 from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_key
 from fleet import Order, Store, StoreUnreachable, encode
-from fleet.keys import hosts_prefix, tier_key
-
-# One commander among few, so no jitter; long enough for a cluster to elect a leader.
-RETRY_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
-
-_Answer = TypeVar("_Answer")
+from fleet.keys import hosts_prefix, lock_key, tier_key
 
 
 @dataclass(frozen=True)
@@ -62,18 +58,21 @@ class Commander:
         self._store = store
         self._now = now
         self._new_salt = new_salt
-        self._pause = pause
-        self._on_retry = on_retry
+        self._insistence = Insistence(pause, on_retry)
 
-    async def deploy(self, wish: Wish, *, replace_malformed: bool = False) -> Placed:
+    async def deploy(self, wish: Wish, *, replace_malformed: bool = False, pierce_guards: bool = False) -> Placed:
         """Order `wish`.
 
         Raises:
-            Refused: the key holds something that is no order and `replace_malformed` is not set, somebody else wrote
-                meanwhile, or the build's id is in use; nothing was written.
+            Refused: the key holds something that is no order and `replace_malformed` is not set, the app is locked or
+                the build denied and `pierce_guards` is not set, somebody else wrote meanwhile, or the build's id is in
+                use; nothing was written.
             ConfigError: the wish is out of range, or the store refused; nothing was written.
             StoreUnreachable: no answer for about a quarter of a minute; the order may or may not have arrived.
         """
+        guards = await self._insistence.ask(lambda: self._store.read(lock_key(wish.app)))
+        if guards is not None and not pierce_guards:
+            check_guards(read_document(guards, Guards), wish.build, remedy="or deploy with --override")
         key, hosts = await self._read(wish.app, wish.tier)
         if key.fault is not None and not replace_malformed:
             raise _malformed(wish.app, key, "look at it, then deploy again with --replace-malformed")
@@ -107,8 +106,8 @@ class Commander:
 
     async def _read(self, app: str, tier: str) -> tuple[TierKey, tuple[HostKey, ...]]:
         name, prefix = tier_key(app, tier), hosts_prefix(app, tier)
-        key = read_tier_key(app, tier, await self._insist(lambda: self._store.read(name)))
-        return key, read_host_keys(app, await self._insist(lambda: self._store.read_prefix(prefix)))
+        key = read_tier_key(app, tier, await self._insistence.ask(lambda: self._store.read(name)))
+        return key, read_host_keys(app, await self._insistence.ask(lambda: self._store.read_prefix(prefix)))
 
     async def _write(self, order: Order, key: TierKey) -> bool:
         """Write by check-and-set; False where another content stands there.
@@ -117,9 +116,9 @@ class Commander:
         the read below finds them, or they are written now. Nothing can be ordered twice.
         """
         name, value = tier_key(order.app, order.tier), encode(order)
-        if await self._insist(lambda: self._store.put(name, value, cas=key.modify_index)):
+        if await self._insistence.ask(lambda: self._store.put(name, value, cas=key.modify_index)):
             return True
-        entry = await self._insist(lambda: self._store.read(name))
+        entry = await self._insistence.ask(lambda: self._store.read(name))
         return entry is not None and entry.value == value
 
     async def _lost_race(self, order: Order) -> Refused:
@@ -136,15 +135,6 @@ class Commander:
             f"look at `hotcold fleet --app {order.app} --tier {order.tier}` and decide again",
             kind="lost_race",
         )
-
-    async def _insist(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        for pause_s in RETRY_PAUSES_S:
-            try:
-                return await ask()
-            except StoreUnreachable as error:
-                self._on_retry(error)
-                await self._pause(pause_s)
-        return await ask()
 
     def _at(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="seconds")

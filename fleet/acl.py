@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from fleet.keys import ROOT, host_key, service_name, slots_prefix, tier_key, tiers_prefix
+from fleet.keys import ROOT, checkpoint_prefix, host_key, service_name, slots_prefix, tier_key, tiers_prefix
 
 
 def agent_rules(app: str, tier: str, host: str, node: str) -> str:
@@ -29,13 +29,19 @@ def agent_rules(app: str, tier: str, host: str, node: str) -> str:
 
 
 def commander_rules(app: str) -> str:
-    """The least that somebody needs who orders builds of an app, and looks at its hosts."""
+    """The least that somebody needs who orders builds of an app, rolls them out, and looks at its hosts."""
     return (
         f'key_prefix "{ROOT}/{app}/" {{ policy = "read" }}\n'
         f'key_prefix "{tiers_prefix(app)}" {{ policy = "write" }}\n'
+        f'key_prefix "{checkpoint_prefix(app)}" {{ policy = "write" }}\n'
         f'service "{service_name(app)}" {{ policy = "read" }}\n'
         'node_prefix "" { policy = "read" }\n'
     )
+
+
+def engine_rules(app: str, node: str) -> str:
+    """The least that an engine needs: a commander's rights, and the session that it leads by, of that Consul agent."""
+    return f'{commander_rules(app)}session "{node}" {{ policy = "write" }}\n'
 
 
 def rule_needed(method: str, path: str) -> str:

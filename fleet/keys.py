@@ -55,6 +55,76 @@ def slots_prefix(app: str, tier: str) -> str:
     return f"{ROOT}/{check_name('app', app)}/slots/{check_name('tier', tier)}/"
 
 
+def checkpoint_prefix(app: str) -> str:
+    """Prefix of all that Checkpoint keeps of an app."""
+    return f"{ROOT}/{check_name('app', app)}/checkpoint/"
+
+
+def rollout_key(app: str) -> str:
+    """Key that names the app's latest rollout."""
+    return f"{checkpoint_prefix(app)}rollout"
+
+
+def plan_key(app: str, number: int) -> str:
+    """Key of one rollout's plan."""
+    return f"{checkpoint_prefix(app)}rollouts/{number}/plan"
+
+
+def rollout_state_key(app: str, number: int) -> str:
+    """Key of one rollout's state."""
+    return f"{checkpoint_prefix(app)}rollouts/{number}/state"
+
+
+def evidence_key(app: str, number: int) -> str:
+    """Key of what verdicts of one rollout remember."""
+    return f"{checkpoint_prefix(app)}rollouts/{number}/evidence"
+
+
+def lock_key(app: str) -> str:
+    """Key of the app's lock and of its denied builds."""
+    return f"{checkpoint_prefix(app)}lock"
+
+
+def commander_key(app: str) -> str:
+    """Key of the commander's lease."""
+    return f"{checkpoint_prefix(app)}commander"
+
+
+def schedule_key(app: str) -> str:
+    """Key of the schedule of deploys."""
+    return f"{checkpoint_prefix(app)}schedule"
+
+
+def audit_head_key(app: str) -> str:
+    """Key that names the audit's latest record."""
+    return f"{checkpoint_prefix(app)}audit-head"
+
+
+def audit_key(app: str, number: int) -> str:
+    """Key of one record of the audit; keys sort as the records."""
+    return f"{audit_prefix(app)}{number:010}"
+
+
+def audit_prefix(app: str) -> str:
+    """Prefix of the audit's records."""
+    return f"{checkpoint_prefix(app)}audit/"
+
+
+def delivery_key(app: str, webhook: str) -> str:
+    """Key of what was delivered to one webhook."""
+    return f"{deliveries_prefix(app)}{check_name('webhook', webhook)}"
+
+
+def deliveries_prefix(app: str) -> str:
+    """Prefix of what was delivered to all webhooks."""
+    return f"{checkpoint_prefix(app)}deliveries/"
+
+
+def leader_prefix(app: str) -> str:
+    """Prefix of the one slot that the leading engine holds."""
+    return f"{checkpoint_prefix(app)}leader/"
+
+
 def service_name(app: str) -> str:
     """Name of the Consul service that the app's agents register."""
     return f"hotcold-{check_name('app', app)}"

@@ -6,7 +6,7 @@ import socket
 
 import click
 
-from fleet.acl import agent_rules, commander_rules
+from fleet.acl import agent_rules, commander_rules, engine_rules
 from fleet.keys import check_name
 from hotcold.command import Command
 from hotcold.options import app_option
@@ -18,6 +18,7 @@ from hotcold.options import app_option
         "hotcold acl-policy --app shop --tier prod | consul acl policy create -name hotcold-shop-web-1 -rules -",
         "hotcold acl-policy --app shop --tier prod --host web-7 --node i-0abc",
         "hotcold acl-policy --app shop --commander",
+        "hotcold acl-policy --app shop --engine --node deploy-1",
     ],
 )
 @app_option
@@ -25,18 +26,26 @@ from hotcold.options import app_option
 @click.option("--host", metavar="HOST", help="Its name, as in the agent's configuration.  [default: this machine's]")
 @click.option("--node", metavar="NODE", help="Name of its Consul agent.  [default: the host's]")
 @click.option("--commander", is_flag=True, help="For somebody who orders builds, instead of an agent.")
-def acl_policy(*, app: str, tier: str | None, host: str | None, node: str | None, commander: bool) -> None:
-    """Print the least that Consul must allow: to the agent of one host, or to a commander.
+@click.option("--engine", is_flag=True, help="For `hotcold checkpoint run`, instead of an agent; takes --node.")
+def acl_policy(
+    *, app: str, tier: str | None, host: str | None, node: str | None, commander: bool, engine: bool
+) -> None:
+    """Print the least that Consul must allow: to the agent of one host, to a commander, or to an engine.
 
     For `consul acl policy create -rules -`. Asks nobody.
     """
     check_name("app", app)
+    if engine:
+        if tier or host or commander:
+            raise click.UsageError("--engine is for all tiers and hosts of the app: it takes only --node")
+        click.echo(engine_rules(app, node or socket.gethostname()), nl=False)
+        return
     if commander:
         if tier or host or node:
             raise click.UsageError("--commander is for all tiers and hosts of the app: it takes neither of them")
         click.echo(commander_rules(app), nl=False)
         return
     if not tier:
-        raise click.UsageError("give --tier, or --commander")
+        raise click.UsageError("give --tier, --commander or --engine")
     host = host or socket.gethostname()
     click.echo(agent_rules(app, check_name("tier", tier), check_name("host", host), node or host), nl=False)

@@ -15,7 +15,7 @@ from fleet.keys import tier_key
 from hotcold.command import Command
 from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, parse_moment, person, tier_option
-from hotcold.placed import commander, conclude
+from hotcold.placed import commander, conclude, note_override
 
 _DEFAULT_WAIT_S = 1800.0
 
@@ -72,6 +72,9 @@ _DEFAULT_WAIT_S = 1800.0
     is_flag=True,
     help="Write also where the key holds something that is no order (of this version); what it was is lost.",
 )
+@click.option(
+    "--override", is_flag=True, help="Also where the app is locked or the build denied; needs --reason, and is audited."
+)
 @consul_options
 def deploy(
     *,
@@ -84,6 +87,7 @@ def deploy(
     reason: str,
     wait_s: float | None,
     replace_malformed: bool,
+    override: bool,
     consul: str | None,
     token_file: str | None,
 ) -> None:
@@ -92,6 +96,8 @@ def deploy(
     Hosts see the order at once, fetch the build in parallel, drain, swap and prove it. Whoever wrote to the tier's key
     while this command ran is never overwritten.
     """
+    if override and not reason:
+        raise click.UsageError("--override needs a --reason")
     settings = settings_of(consul, token_file)
     tier_key(app, tier)  # refuses names that could not be written, before anything is fetched
     wish = Wish(
@@ -104,7 +110,7 @@ def deploy(
         reason=reason,
         by=person(),
     )
-    asyncio.run(_deploy(settings, wish, replace_malformed=replace_malformed, wait_s=wait_s))
+    asyncio.run(_deploy(settings, wish, replace_malformed=replace_malformed, override=override, wait_s=wait_s))
 
 
 async def _find(manifest: str, app: str) -> ManifestRef:
@@ -116,9 +122,13 @@ async def _find(manifest: str, app: str) -> ManifestRef:
     return build
 
 
-async def _deploy(settings: ConsulSettings, wish: Wish, *, replace_malformed: bool, wait_s: float | None) -> None:
+async def _deploy(
+    settings: ConsulSettings, wish: Wish, *, replace_malformed: bool, override: bool, wait_s: float | None
+) -> None:
     async with ConsulStore(settings) as store:
-        placed = await commander(store).deploy(wish, replace_malformed=replace_malformed)
+        placed = await commander(store).deploy(wish, replace_malformed=replace_malformed, pierce_guards=override)
+        if override:
+            await note_override(store, placed.order)
         await conclude(store, placed, wait_s)
 
 

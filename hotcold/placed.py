@@ -17,9 +17,14 @@ from artifact import ManifestRef, Refused
 from artifact.statement import comment
 from artifact.trust import read_signature
 from checkpoint import Commander, Placed, Progress, follow
+from checkpoint.audit import Record
+from checkpoint.insisting import Insistence
+from checkpoint.writing import Writer
 from fleet import Order, Store, StoreUnreachable
 from hotcold.command import Failure
 from hotcold.terminal import console, duration, many
+
+_ATTEMPTS = 20
 
 
 def commander(store: Store) -> Commander:
@@ -35,6 +40,25 @@ def commander(store: Store) -> Commander:
 
 def _say_retry(error: StoreUnreachable) -> None:
     click.echo(f"Consul does not answer ({error}); trying again", err=True)
+
+
+async def note_override(store: Store, order: Order) -> None:
+    """Put into the audit that an order pierced lock and denied builds."""
+    record = Record(
+        v=1,
+        number=0,
+        at=datetime.now(UTC),
+        by=order.by,
+        via="cli",
+        what="deploy_overridden",
+        message=f"{order.build.id} is ordered for {order.percent:g} % of {order.tier}, whatever is locked or denied",
+        reason=order.reason,
+    )
+    writer = Writer(store, order.app, Insistence(asyncio.sleep, _say_retry))
+    for _ in range(_ATTEMPTS):
+        if await writer.write([], [record]) is not None:
+            return
+    raise Refused("the order stands, but others write to the audit all the time: it does not have it", kind="lost_race")
 
 
 def describe(placed: Placed) -> list[str]:

@@ -71,6 +71,7 @@ class Host:
     consul_address: str
     name: str = "web-1"
     config: str = ""
+    tier: str = TIER
     environment: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = (sys.executable, "-m", "hotcold")
     process: subprocess.Popen[bytes] | None = None
@@ -102,7 +103,7 @@ class Host:
 
     def write_config(self, extra: str | None = None) -> None:
         text = (
-            f'app = "{APP}"\ntier = "{TIER}"\nhost = "{self.name}"\nroot = "{self.root}"\n'
+            f'app = "{APP}"\ntier = "{self.tier}"\nhost = "{self.name}"\nroot = "{self.root}"\n'
             f'state_dir = "{self.state_dir}"\nsocket = "{self.socket}"\n'
         )
         self.config = self.config if extra is None else extra

@@ -10,7 +10,7 @@ import pytest
 
 from artifact import Refused
 from checkpoint import Commander, Wish
-from checkpoint.placing import RETRY_PAUSES_S
+from checkpoint.insisting import RETRY_PAUSES_S
 from fleet import ConsulSettings, ConsulStore, Order, StoreUnreachable, decode_order, encode
 from fleet.devserver import DevServer
 from fleet.keys import tier_key
