@@ -5,13 +5,11 @@ What the settings mean is left to the modules that use them. `hotcold check-conf
 
 from __future__ import annotations
 
-import difflib
 import socket
-import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args
 
 import msgspec
 
@@ -26,6 +24,7 @@ from artifact.pull import PullSettings
 from artifact.trust import TrustedKeys
 from fleet import ConsulSettings, consul_settings
 from fleet.keys import check_name
+from fleet.strict_toml import parse_toml, read_text
 from swapper import Durability, Layout
 
 _LEAST_MEMORY_BYTES = 64 << 20
@@ -162,12 +161,7 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: names the file, the key, what was found and what is allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; write one, or name another with --config") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    text = read_text(path)
     try:
         return parse_settings(text, environment)
     except ConfigError as error:
@@ -176,16 +170,7 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
 
 def parse_settings(text: str, environment: Mapping[str, str]) -> Settings:
     """As `load_settings`, from the file's text."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}") from error
-    _check_keys(raw, Document, "")
-    try:
-        document = msgspec.convert(raw, Document)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_locate(str(error), raw)) from error
-    return _settle(document, environment)
+    return _settle(parse_toml(text, Document), environment)
 
 
 def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
@@ -293,71 +278,3 @@ def _absolute(key: str, text: str) -> Path:
     if not path.is_absolute():
         raise ConfigError(f'{key} = "{text}": must be an absolute path')
     return path
-
-
-def _check_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], at: str) -> None:
-    """Refuse unknown keys: a typo must not silently mean the default."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    for key, value in raw.items():
-        _check_known(key, fields, at)
-        if key == "hooks" and isinstance(value, dict):
-            for point, table in value.items():
-                _check_known(point, HOOK_POINTS, "hooks.")
-                _check_tables(table, (Hook,), f"hooks.{point}.")
-        else:
-            _check_tables(value, _structs_in(fields[key]), f"{at}{key}.")
-
-
-def _check_tables(value: Any, kinds: tuple[type[msgspec.Struct], ...], at: str) -> None:
-    for kind in kinds:
-        for table in value if isinstance(value, list) else [value]:
-            if isinstance(table, dict):
-                _check_keys(table, kind, at)
-
-
-def _check_known(key: str, known: Collection[str], at: str) -> None:
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean `{at}{near[0]}`?" if near else f"known here: {', '.join(sorted(known))}"
-        raise ConfigError(f"unknown key `{at}{key}`; {hint}", kind="config_unknown_key")
-
-
-def _structs_in(kind: Any) -> tuple[type[msgspec.Struct], ...]:
-    """The table type of a field: itself, or inside `tuple[...]` and unions. Mappings are not tables."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return (kind,)
-    arguments = get_args(kind)
-    if getattr(kind, "__origin__", None) is dict:
-        return ()
-    return tuple(struct for argument in arguments for struct in _structs_in(argument))
-
-
-def _choices(kind: Any, parts: Sequence[str]) -> tuple[object, ...]:
-    """What may stand there, where that is one of a few words."""
-    for part in parts:
-        fields = {field.name: field.type for struct in _structs_in(kind) for field in msgspec.structs.fields(struct)}
-        if part not in fields:
-            return ()
-        kind = fields[part]
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def _locate(message: str, raw: Mapping[str, Any]) -> str:
-    """Turn msgspec's `... - at $.a.b` into `a.b = <what was found>: ...`."""
-    what, _, where = message.partition(" - at ")
-    path = where.strip("`").removeprefix("$").removeprefix(".")
-    if not path:
-        return what
-    parts = path.replace("[", ".[").split(".")
-    choices = _choices(Document, parts)
-    if choices:
-        what = f"allowed: {', '.join(map(str, choices))}"
-    found: Any = raw
-    for part in parts:
-        if isinstance(found, dict) and part in found:
-            found = found[part]
-        elif isinstance(found, list) and part.startswith("[") and part.strip("[]").isdigit():
-            found = found[int(part.strip("[]"))]
-        else:
-            return f"{path}: {what}"
-    return f"{path} = {found!r}: {what}"
