@@ -183,6 +183,11 @@ def _check_limits(metric: Metric, at: str) -> None:
         raise ConfigError(
             f"{at}.roll_back_at = {metric.roll_back_at:g}: must not be below pause_at = {metric.pause_at:g}"
         )
+    if metric.reports is not None and metric.limit is None:
+        raise ConfigError(
+            f"{at} ({metric.name}) counts deploys, and hosts that are not updated deploy nothing: it needs a `limit`, "
+            "such as 0.02"
+        )
     if metric.kind == "share" and metric.limit is not None and metric.limit >= 1:
         raise ConfigError(f"{at}.limit = {metric.limit:g}: a share is below 1")
     numbers = {key: getattr(metric, key) for key in ("tolerance", "pause_at", "roll_back_at", "min_total")}
