@@ -43,6 +43,7 @@ class PrometheusTable(_Table, frozen=True):
         host_label: the label that names the host.
         strip_port: `web-1:9100` means `web-1`.
         absent_bad_is_zero: a host with a total and without bad had none; else it is silent.
+        lag_s: both are asked about so long ago, when every scrape has arrived, so that they speak of the same samples.
         timeout_s: for both answers.
         bearer_file: a file with the token to send, or None.
     """
@@ -53,6 +54,7 @@ class PrometheusTable(_Table, frozen=True):
     host_label: str = "instance"
     strip_port: bool = True
     absent_bad_is_zero: bool = False
+    lag_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     timeout_s: _Positive = 10.0
     bearer_file: str | None = None
 

@@ -79,9 +79,10 @@ def interval_of(asked: Asked, answer: Answer, kind: Kind) -> Interval:
     """Sort an answer into both sides. One lie spoils the whole of it: who errs on one host may err on others."""
     updated, others = set(asked.updated), set(asked.others)
     seen: dict[str, Counts] = {}
+    strangers = sorted({*(each.host for each in answer.counts), *answer.oddities} - updated - others)
+    if strangers:
+        return Interval(problem=f"the source speaks of host {strangers[0]}, of which it was not asked")
     for counts in sorted(answer.counts, key=lambda each: each.host):
-        if counts.host not in updated and counts.host not in others:
-            return Interval(problem=f"the source speaks of host {counts.host}, of which it was not asked")
         if counts.host in seen:
             return Interval(problem=f"the source speaks of host {counts.host} twice")
         if fault := fault_of_counts(counts, kind):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import string
+import time
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -41,7 +43,8 @@ class _Reply(msgspec.Struct, frozen=True):
 class PrometheusSource:
     """Two instant queries, with one value for each host."""
 
-    def __init__(self, table: PrometheusTable, kind: Kind, web: Web) -> None:
+    def __init__(self, table: PrometheusTable, kind: Kind, web: Web, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._table = table
         self._kind = kind
         self._web = web
@@ -53,10 +56,11 @@ class PrometheusSource:
             SourceFailed: an answer is missing, partial, or no value for each host.
         """
         table = self._table
+        at_s = self._clock() - table.lag_s
         try:
             async with asyncio.timeout(table.timeout_s):
-                bad = await self._ask("bad", table.bad, asked)
-                total = await self._ask("total", table.total, asked)
+                bad = await self._ask("bad", table.bad, asked, at_s)
+                total = await self._ask("total", table.total, asked, at_s)
         except TimeoutError as error:
             raise SourceFailed(f"{table.url} gave no answers within {table.timeout_s:g} s") from error
         counts: list[Counts] = []
@@ -77,7 +81,7 @@ class PrometheusSource:
         whole = float(round(bad))
         return Counts(host, whole, max(total, whole) if self._kind == "share" else total)
 
-    async def _ask(self, name: str, query: str, asked: Asked) -> dict[str, float]:
+    async def _ask(self, name: str, query: str, asked: Asked, at_s: float) -> dict[str, float]:
         table = self._table
         text = string.Template(query).substitute(
             app=asked.app,
@@ -86,7 +90,7 @@ class PrometheusSource:
             interval=f"{max(1, round(asked.interval_s))}s",
         )
         url = f"{table.url.rstrip('/')}/api/v1/query"
-        form = {"query": text, "timeout": f"{table.timeout_s:g}s"}
+        form = {"query": text, "time": f"{at_s:.3f}", "timeout": f"{max(1, round(table.timeout_s))}s"}
         data = await self._web.post(url, form, timeout_s=table.timeout_s, bearer_file=table.bearer_file)
         return self._read(data, f"{url} ({name})")
 

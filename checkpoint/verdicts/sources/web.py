@@ -62,7 +62,10 @@ class Web:
     async def _answer(self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str]) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+                # Asked once in a while: a kept connection may be dead by then, and would cost an interval.
+                connector=aiohttp.TCPConnector(force_close=True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
             )
         async with self._session.request(method, url, data=form, headers=headers, allow_redirects=False) as response:
             body = bytearray()
