@@ -1,0 +1,44 @@
+"""Owns how numbers of a verdict read in a sentence. Pure.
+
+What the sentence says is left to `checkpoint.verdicts.judging`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from checkpoint.verdicts.evidence import Evidence
+
+_PLAIN_BELOW: Final = 1e6
+_SUPERSCRIPTS: Final = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def as_number(logarithm: float) -> str:
+    """The number of that natural logarithm: plain where it is short, else as a power of ten."""
+    if logarithm < math.log(_PLAIN_BELOW):
+        value = math.exp(logarithm)
+        return f"{value:.0f}" if value >= 10 else f"{value:.2g}"  # noqa: PLR2004 - two digits are enough
+    exponent = math.floor(logarithm / math.log(10))
+    mantissa = math.exp(logarithm - exponent * math.log(10))
+    return f"{mantissa:.1f}·10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def evidence_in_words(logarithm: float) -> str:
+    """`evidence 250`: how much likelier the counts are under a worse build than under one that is tolerated."""
+    return f"evidence {as_number(logarithm)}"
+
+
+def counts_in_words(evidence: Evidence) -> str:
+    """`updated hosts: 41 bad of 18 300; others: 22 of 171 900; expected on updated 2.3: 18 times`."""
+    parts = [f"updated hosts: {_count(evidence.updated_bad)} bad of {_count(evidence.updated_total)}"]
+    if evidence.others_total > 0:
+        parts.append(f"others: {_count(evidence.others_bad)} of {_count(evidence.others_total)}")
+    if evidence.expected > 0:
+        times = evidence.updated_bad / evidence.expected
+        parts.append(f"expected on updated {evidence.expected:.3g}: {times:.2g} times")
+    return "; ".join(parts)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}".replace(",", " ") if value == round(value) else f"{value:,.1f}".replace(",", " ")
