@@ -57,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     phase: str = ""
     step: int | None = None
     decided_on: int | None = None
-    before: str = GENESIS
+    before: str = ""
     hash: str = ""
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from artifact import HotcoldError
+from artifact import HotcoldError, Refused
 from checkpoint import smoke
 from checkpoint.clock import SteadyClock
 from checkpoint.insisting import Insistence
@@ -133,7 +133,14 @@ class Engine:
                 self._clock_problem = None  # somebody looks at it anyway
             return False
         origin = ev.Origin(by=self._name, via="engine", reason="", at=seen.now, decided_on=ongoing.index)
-        written = await self._ledger.happen(ongoing, event, origin, around)
+        try:
+            written = await self._ledger.happen(ongoing, event, origin, around)
+        except Refused as error:
+            if not isinstance(event, ev.StepAllowed):
+                raise
+            # An order that must not be written: only a person can say what to do instead.
+            event = ev.TroubleSeen("cannot_go_on", str(error))
+            written = await self._ledger.happen(ongoing, event, origin, around)
         if written is not None:
             if isinstance(event, ev.TroubleSeen) and event.cause == "clock_jumped":
                 self._clock_problem = None
