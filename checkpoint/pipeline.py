@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from artifact import ConfigError
+from checkpoint.verdicts import Metric, check_metrics
 from checkpoint.windows import Calendar, Freeze, Window, longest
 from fleet.keys import check_name
 from fleet.strict_toml import parse_toml, read_text
@@ -113,7 +114,9 @@ class Document(_Table, frozen=True):
     budget: Budget = Budget()
     commander: CommanderTable = CommanderTable()
     webhooks: tuple[Webhook, ...] = ()
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: tuple[Metric, ...] = ()
+    metrics_interval_s: float = 30.0
+    recordings: str | None = None
 
 
 class StepRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,7 +147,7 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     steps: tuple[StepRule, ...]
     calendar: Calendar
     commander: CommanderTable
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -157,6 +160,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     pipeline: Pipeline
     webhooks: tuple[Webhook, ...] = ()
+    metrics_interval_s: float = 30.0
+    recordings: Path | None = None
 
 
 DEFAULT_TIERS: Final = (
@@ -219,6 +224,7 @@ def _settle(document: Document) -> Settings:
     if document.commander.lease_s <= 0:
         raise ConfigError(f"commander.lease_s = {document.commander.lease_s:g}: must be greater than 0")
     _check_webhooks(document.webhooks)
+    _check_metrics(document, names)
     pipeline = Pipeline(
         app=document.app,
         steps=tuple(step for tier in document.tiers for step in _steps(tier, document.budget)),
@@ -227,7 +233,12 @@ def _settle(document: Document) -> Settings:
         metrics=document.metrics,
     )
     _check_lengths(pipeline)
-    return Settings(pipeline=pipeline, webhooks=document.webhooks)
+    return Settings(
+        pipeline=pipeline,
+        webhooks=document.webhooks,
+        metrics_interval_s=document.metrics_interval_s,
+        recordings=None if document.recordings is None else Path(document.recordings),
+    )
 
 
 def _steps(tier: TierTable, budget: Budget) -> Iterator[StepRule]:
@@ -306,6 +317,18 @@ def _check_webhooks(webhooks: tuple[Webhook, ...]) -> None:
             raise ConfigError(f'webhooks "{webhook.name}": timeout_s must be greater than 0')
         if names.count(webhook.name) > 1:
             raise ConfigError(f'webhooks: "{webhook.name}" stands there twice')
+
+
+def _check_metrics(document: Document, tiers: list[str]) -> None:
+    check_metrics(document.metrics)
+    for metric in document.metrics:
+        unknown = [tier for tier in metric.tiers if tier not in tiers]
+        if unknown:
+            raise ConfigError(f'metrics "{metric.name}": no tier {unknown[0]}; known here: {", ".join(tiers)}')
+    if document.metrics_interval_s <= 0:
+        raise ConfigError(f"metrics_interval_s = {document.metrics_interval_s:g}: must be greater than 0")
+    if document.recordings is not None and not document.recordings.startswith("/"):
+        raise ConfigError(f'recordings = "{document.recordings}": must be an absolute path')
 
 
 def _check_lengths(pipeline: Pipeline) -> None:

@@ -76,7 +76,10 @@ async def _serve(consul: ConsulSettings, settings: Settings) -> None:
     from checkpoint.clock import SteadyClock  # noqa: PLC0415 - check-config needs none of these
     from checkpoint.engine import Engine  # noqa: PLC0415
     from checkpoint.leading import lead  # noqa: PLC0415
+    from checkpoint.metric_judge import MetricJudge  # noqa: PLC0415
     from checkpoint.notifying import Notifier  # noqa: PLC0415
+    from checkpoint.recordings import Recordings  # noqa: PLC0415
+    from checkpoint.verdicts.sources import Sources  # noqa: PLC0415
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -87,8 +90,21 @@ async def _serve(consul: ConsulSettings, settings: Settings) -> None:
 
         async def work() -> None:
             clock = SteadyClock(_now, time.monotonic)
-            engine = Engine(store, settings.pipeline, name=name, clock=clock)
-            async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+            recordings = None if settings.recordings is None else Recordings(settings.recordings).record
+            async with (
+                Sources(settings.pipeline.metrics) as sources,
+                contextlib.aclosing(
+                    MetricJudge(
+                        settings.pipeline.metrics,
+                        sources,
+                        interval_s=settings.metrics_interval_s,
+                        record=recordings,
+                    )
+                ) as metrics,
+                aiohttp.ClientSession() as http,
+                asyncio.TaskGroup() as group,
+            ):
+                engine = Engine(store, settings.pipeline, name=name, clock=clock, judges={"metrics": metrics})
                 group.create_task(engine.run(), name="engine")
                 for webhook in settings.webhooks:
                     notifier = Notifier(store, app, webhook, now=_now, pause=asyncio.sleep, http=http)
