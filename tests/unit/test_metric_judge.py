@@ -1,0 +1,231 @@
+"""Metrics judge a rollout: sources are asked beside it, evidence outlives its engine, and no data is no pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from msgspec.structs import replace as changed
+
+from checkpoint.metric_judge import Kept, MetricJudge, Record
+from checkpoint.reading import HostKey
+from checkpoint.recordings import Recordings
+from checkpoint.rollout import states as st
+from checkpoint.rollout.machine import begin
+from checkpoint.rollout.plan import Plan
+from checkpoint.rollout.tally import Tally
+from checkpoint.rollout.verdict import Question, Ruling
+from checkpoint.verdicts import Metric
+from checkpoint.verdicts.recording import decode_lines, replay
+from checkpoint.verdicts.sources import Sources
+from tests.rollout_world import MONDAY, PIPELINE, SIZES, a_plan, a_report, by, names
+
+METRIC = """
+[[metrics]]
+name = "errors"
+tiers = ["prod"]
+http = {{ url = "{url}?updated=$hosts" }}
+"""
+REQUESTS = 2000.0
+LOOK = timedelta(seconds=30)
+
+
+@dataclass
+class Shop:
+    """Answers for every host of prod: what share of its requests failed since the last look."""
+
+    rates: dict[str, float] = field(default_factory=dict)
+    is_down: bool = False
+    asked: int = 0
+
+    async def answer(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        if self.is_down:
+            return web.Response(status=503)
+        rates = {host: self.rates.get(host, 0.005) for tier, host in names() if tier == "prod"}
+        hosts = [{"host": host, "bad": rate * REQUESTS, "total": REQUESTS} for host, rate in rates.items()]
+        return web.json_response({"hosts": hosts})
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+async def plan(shop: Shop) -> AsyncIterator[Plan]:
+    application = web.Application()
+    application.router.add_get("/counts", shop.answer)
+    async with TestServer(application) as server:
+        yield a_plan(PIPELINE + METRIC.format(url=server.make_url("/counts")))
+
+
+def at_step(plan: Plan, step: int, **facts: object) -> st.Rollout:
+    """A rollout whose step is ordered; its hosts run the build since long."""
+    rollout, _ = begin(plan, by())
+    return changed(rollout, phase=st.Baking(step=step, since=MONDAY, until=MONDAY), ordered=MONDAY, **facts)
+
+
+def question(plan: Plan, rollout: st.Rollout) -> Question:
+    step = rollout.phase.step
+    reached = {*plan.hosts_of(step)}
+    since = (MONDAY - timedelta(hours=1)).isoformat()
+    hosts = [
+        HostKey(tier, host, a_report(tier, host, serial=2, hot="b2" if host in reached else "b1", since=since))
+        for tier, host in names()
+    ]
+    return Question(
+        plan=plan, rollout=rollout, evidence=b"", seen=Tally(), hosts=hosts, silent=(), now=MONDAY + timedelta(hours=1)
+    )
+
+
+@asynccontextmanager
+async def judging(plan: Plan, record: Record | None = None) -> AsyncIterator[MetricJudge]:
+    metrics = plan.pipeline.metrics
+    async with Sources(metrics) as sources, aclosing(MetricJudge(metrics, sources, record=record)) as judge:
+        yield judge
+
+
+async def looked(judge: MetricJudge, asked: Question, looks: int = 1) -> tuple[Ruling, Question]:
+    """After so many looks at the sources, half a minute apart; the question as it would be asked next."""
+    ruling = Ruling("none", "")
+    for _ in range(looks):
+        async with asyncio.timeout(20):
+            while True:
+                answer = await judge.ask(asked)
+                ruling, asked = answer.ruling, replace(asked, evidence=answer.evidence)
+                if msgspec.json.decode(answer.evidence, type=Kept).at == asked.now:
+                    break
+                await asyncio.sleep(0.005)
+        asked = replace(asked, now=asked.now + LOOK)
+    return ruling, asked
+
+
+PROD_10, PROD_50 = 2, 4
+assert SIZES["prod"] == 20
+
+
+async def test_a_good_build_passes_once_enough_is_seen(plan: Plan) -> None:
+    """Before the first look there is no verdict, and no look is made twice in its interval."""
+    async with judging(plan) as judge:
+        asked = question(plan, at_step(plan, PROD_10))
+        assert (await judge.ask(asked)).ruling == Ruling("none", "errors: not looked at yet in this step")
+        ruling, asked = await looked(judge, asked, 3)
+        assert ruling.outcome == "pass"
+        assert "errors" in ruling.reason
+        asked = replace(asked, now=asked.now - timedelta(seconds=1))
+        assert (await judge.ask(asked)).evidence == asked.evidence
+
+
+async def test_a_bad_build_rolls_back(plan: Plan, shop: Shop) -> None:
+    """By several hosts together; the reason has the counts."""
+    async with judging(plan) as judge:
+        asked = question(plan, at_step(plan, PROD_50))
+        shop.rates = dict.fromkeys(plan.hosts_of(PROD_50), 0.03)
+        ruling, _ = await looked(judge, asked)
+        assert ruling.outcome == "roll_back"
+        assert "updated hosts: 600 bad" in ruling.reason
+
+
+async def test_one_bad_host_is_named_and_can_be_set_aside(plan: Plan, shop: Shop) -> None:
+    """Evidence without it says nothing against the build; when it counts again, so does what it does."""
+    async with judging(plan) as judge:
+        rollout = at_step(plan, PROD_50)
+        culprit = plan.hosts_of(PROD_50)[0]
+        asked = question(plan, rollout)
+        _, asked = await looked(judge, asked, 2)
+        shop.rates = {culprit: 0.2}
+        ruling, asked = await looked(judge, asked, 2)
+        assert ruling.outcome == "pause"
+        assert f"`hotcold rollout set-aside {culprit}`" in ruling.reason
+
+        aside = st.SetAside(tier="prod", host=culprit, by="anna@desk", reason="bad disk", at=MONDAY)
+        resumed = changed(rollout, set_aside=(aside,), ordered=MONDAY + timedelta(minutes=50))
+        ruling, asked = await looked(judge, replace(asked, rollout=resumed), 3)
+        assert ruling.outcome == "pass"
+        ruling, _ = await looked(judge, replace(asked, rollout=changed(resumed, set_aside=())), 3)
+        assert ruling.outcome == "pause"
+
+
+async def test_whoever_resumes_after_a_pause_takes_the_risk(plan: Plan, shop: Shop) -> None:
+    """The evidence begins anew: it would pause again at once otherwise."""
+    async with judging(plan) as judge:
+        rollout = at_step(plan, PROD_50)
+        shop.rates = {plan.hosts_of(PROD_50)[0]: 0.2}
+        ruling, asked = await looked(judge, question(plan, rollout), 2)
+        assert ruling.outcome == "pause"
+        shop.rates = {}
+        resumed = changed(rollout, ordered=MONDAY + timedelta(minutes=50))
+        ruling, _ = await looked(judge, replace(asked, rollout=resumed), 3)
+        assert ruling.outcome == "pass"
+
+
+@pytest.mark.parametrize("harm", ["down", "silent"])
+async def test_no_data_is_no_pass(plan: Plan, shop: Shop, harm: str) -> None:
+    """Whatever was known before."""
+    async with judging(plan) as judge:
+        asked = question(plan, at_step(plan, PROD_10))
+        _, asked = await looked(judge, asked, 3)
+        shop.is_down = harm == "down"
+        gone = plan.hosts_of(PROD_10) if harm == "silent" else ()
+        hosts = [host for host in asked.hosts if host.host not in gone]
+        ruling, _ = await looked(judge, replace(asked, hosts=hosts))
+        assert ruling.outcome == "none"
+
+
+async def test_a_new_step_is_seen_anew_and_what_speaks_against_the_build_stays(plan: Plan, shop: Shop) -> None:
+    async with judging(plan) as judge:
+        asked = question(plan, at_step(plan, PROD_10))
+        shop.rates = dict.fromkeys(plan.hosts_of(PROD_10), 0.012)
+        _, asked = await looked(judge, asked)
+        before = msgspec.json.decode(asked.evidence, type=Kept).metrics["errors"].evidence
+        following = replace(question(plan, at_step(plan, PROD_50)), evidence=asked.evidence, now=asked.now)
+        answer = await judge.ask(following)
+        assert answer.ruling == Ruling("none", "errors: not looked at yet in this step")
+        after = msgspec.json.decode(answer.evidence, type=Kept).metrics["errors"].evidence
+        assert (after.sums, after.step_total) == (before.sums, 0.0)
+
+
+async def test_another_engine_goes_on_with_the_same_evidence(plan: Plan, shop: Shop) -> None:
+    """Two looks by one engine, or one by each of two: the evidence is the same."""
+    shop.rates = dict.fromkeys(plan.hosts_of(PROD_50), 0.01)
+    asked = question(plan, at_step(plan, PROD_50))
+    async with judging(plan) as one:
+        _, by_one = await looked(one, asked, 2)
+    async with judging(plan) as first:
+        _, half = await looked(first, asked)
+    async with judging(plan) as second:
+        _, by_two = await looked(second, half)
+    assert by_one.evidence == by_two.evidence
+
+
+async def test_a_metric_that_only_the_plan_has_is_never_asked(plan: Plan, shop: Shop) -> None:
+    """Whoever may write to Consul must not thereby send an engine to an address, or run a command."""
+    others: tuple[Metric, ...] = ()
+    async with Sources(others) as sources, aclosing(MetricJudge(others, sources)) as judge:
+        ruling = (await judge.ask(question(plan, at_step(plan, PROD_10)))).ruling
+    assert ruling.outcome == "none"
+    assert ruling.reason.startswith("metric errors of the plan is not in this engine's own configuration")
+    assert shop.asked == 0
+
+
+async def test_what_was_observed_is_recorded_for_a_replay(plan: Plan, shop: Shop, tmp_path: Path) -> None:
+    """A replay of the record comes to the same decision; a directory that is not there costs nothing but the record."""
+    asked = question(plan, at_step(plan, PROD_50))
+    shop.rates = dict.fromkeys(plan.hosts_of(PROD_50), 0.03)
+    async with judging(plan, Recordings(tmp_path).record) as judge:
+        ruling, _ = await looked(judge, asked, 2)
+    assert ruling.outcome == "roll_back"
+    lines = decode_lines((tmp_path / "shop-1.jsonl").read_bytes())
+    assert replay(lines).first("roll_back") is not None
+    async with judging(plan, Recordings(tmp_path / "nowhere").record) as judge:
+        ruling, _ = await looked(judge, asked, 2)
+    assert ruling.outcome == "roll_back"
