@@ -603,3 +603,27 @@ async def test_an_engine_that_is_cut_off_goes_on_from_what_it_finds(world: Rollo
     ongoing = await world.settle(engine)
     assert (ongoing.rollout.phase_name, ongoing.rollout.phase.step) == ("baking", 2)
     assert len(world.fleet.running("prod", "b2")) == 2
+
+
+@pytest.mark.parametrize("count", [10, 100])
+async def test_shares_are_exact_and_writes_follow_the_hosts(store: ConsulStore, count: int) -> None:
+    """Each host writes once for each order of its tier; Checkpoint writes as much for a hundred hosts as for ten."""
+    hosts = [
+        ("staging", "staging-0"),
+        ("canary", "canary-0"),
+        *(("prod", f"web-{number:03}") for number in range(count)),
+    ]
+    world = RolloutWorld(store, Fleet(store, hosts))
+    await world.order_everywhere()
+    before = world.fleet.report_count
+    assert before == len(hosts)
+    plan = await world.start()
+    for number, step in enumerate(plan.steps):
+        await world.until(at("baking", number))
+        running = world.fleet.running(step.rule.tier, "b2")
+        assert len(running) == math.ceil(step.rule.percent * (count if step.rule.tier == "prod" else 1) / 100)
+        assert sorted(running) == sorted(plan.hosts_of(number))
+    await world.until_ended()
+    assert world.fleet.report_count - before == 2 + 5 * count
+    assert len(await assert_audit_is_whole(world)) == 29
+    await clean(world)

@@ -131,6 +131,7 @@ async def test_staging_to_the_whole_fleet_with_engines_that_are_killed(
 
     await until("the percentages have begun", is_in_prod, 120)
     leader = first if "leading" in first.log.read_text() else second
+    assert f"(pid {leader.process.pid})" in (await status(consul))["engine"]
     leader.kill()
     await hotcold("rollout", "watch", "--app", "shop", "--timeout", "3m", consul=consul)
     for host in hosts:
