@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from fleet import (
     Order,
     Report,
     Service,
+    StoreUnreachable,
     check_obeyable,
     decode_order,
     encode,
@@ -54,7 +56,7 @@ async def _live(store: ConsulStore, tier: str, host: str, told: TextIO, starting
     meta = {"app": "shop", "tier": tier, "host": host}
     service = Service(id=service_id("shop", tier, host), name=service_name("shop"), ttl_s=_TTL_S, meta=meta)
     async with starting:
-        await store.pass_check(service, "steady")
+        await _insist(lambda: store.pass_check(service, "steady"))
     highest: Order | None = None
     async with aclosing(store.watch(tier_key("shop", tier))) as changes:
         async for entry in changes:
@@ -75,7 +77,19 @@ async def _live(store: ConsulStore, tier: str, host: str, told: TextIO, starting
                 report = Report(v=1, app="shop", tier=tier, host=host, state=state, **facts)  # type: ignore[arg-type]
                 told.write(f"{tier} {host} {order.serial} {time.time():.3f} {build_id} {state}\n")
                 told.flush()
-                await store.put(host_key("shop", tier, host), encode(report))
+                value = encode(report)
+                await _insist(lambda value=value: store.put(host_key("shop", tier, host), value))  # type: ignore[misc]
+
+
+async def _insist(question: Callable[[], Awaitable[object]]) -> None:
+    """As an agent does, for ever."""
+    while True:
+        try:
+            await question()
+        except StoreUnreachable:
+            await asyncio.sleep(1.0)
+        else:
+            return
 
 
 if __name__ == "__main__":

@@ -627,3 +627,37 @@ async def test_shares_are_exact_and_writes_follow_the_hosts(store: ConsulStore, 
     assert world.fleet.report_count - before == 2 + 5 * count
     assert len(await assert_audit_is_whole(world)) == 29
     await clean(world)
+
+
+async def test_a_tier_without_a_build_before_is_left_and_named(store: ConsulStore) -> None:
+    """Nothing was ever ordered in staging before: there is nothing to go back to, which is in the audit, too."""
+    world = RolloutWorld(store, Fleet(store))
+    await world.fleet.start()
+    world.fleet.bad = {"b2"}
+    await world.start()
+    await world.until_ended()
+    entries = await world.store.read_prefix(audit_prefix("shop"))
+    last = read_record(entries[-1].value)
+    assert last.what == "rolled_back"
+    assert "staging is left as it is: nothing to go back to: order" in last.message
+    assert (await guards_of(world)).lock is not None
+    await clean(world)
+
+
+async def test_another_rollout_under_a_number_that_was_seen_is_not_taken_for_it(world: RolloutWorld) -> None:
+    """Consul went back to before the rollout, and another one was started: a leader that lived on reads its plan."""
+    snapshot = await world.store.read_prefix("hotcold/shop/")
+    await world.start()
+    await world.until(at("baking", 0))
+    for entry in await world.store.read_prefix("hotcold/shop/"):
+        await world.store.delete(entry.key)
+    for entry in snapshot:
+        await world.store.put(entry.key, entry.value)
+    world.desk = world.new_desk(world.store)
+    world.desk._new_salt = lambda: "another"
+    await world.start("b3")
+    await world.until(at("paused"))  # hosts of staging obeyed what is gone
+    await world.act(ev.ResumeRequested({}))
+    await world.until_ended()
+    assert len(world.fleet.running("prod", "b3")) == SIZES["prod"]
+    assert world.fleet.running("prod", "b2") == []
