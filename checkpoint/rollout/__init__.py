@@ -1,8 +1,8 @@
 """A rollout: its plan, where it stands, how it goes on, and how that is written.
 
-Who lets it go on is left to `checkpoint.engine` and to people, by `checkpoint.actions`. In the order of reading: a `Plan`
-says which hosts each step reaches; a `Rollout` is where it stands; `next_event` says what happens now, from all that is
-`Seen`; `advance` what follows; the `Ledger` writes it. A `Judge` gives rulings; a `Picture` shows all of it to people.
+Who lets it go on is left to `checkpoint.engine` and to people, by `checkpoint.actions`. In the order of reading: a
+`Plan` says which hosts each step reaches; a `Rollout` is where it stands; `next_event` says what happens now, from all
+that is `Seen`; `advance` what follows; the `Ledger` writes it. A `Judge` gives rulings, a `Picture` shows it to people.
 """
 
 from checkpoint.rollout.events import Command, Effect, Event, Observation, Origin
