@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 TICK_S: Final = 1.0
 HEALTH_INTERVAL_S: Final = 3.0
+READ_HOSTS_PER_S: Final = 2500
+"""News of one host is an answer about all of them: after so many hosts were read there is a pause of a second."""
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -245,6 +247,7 @@ class Engine:
             async for entries in changes:
                 self._hosts = read_host_keys(self._own.app, entries)
                 self._changed.set()
+                await asyncio.sleep(len(entries) / READ_HOSTS_PER_S)
 
     async def _follow_health(self) -> None:
         while True:
@@ -252,4 +255,5 @@ class Engine:
                 self._services = await self._store.services(service_name(self._own.app))
             except HotcoldError:
                 self._services = None  # nobody is called silent on no evidence; deadlines still count
-            await asyncio.sleep(HEALTH_INTERVAL_S)
+            known = len(self._services or ())
+            await asyncio.sleep(max(HEALTH_INTERVAL_S, known / READ_HOSTS_PER_S))

@@ -48,6 +48,7 @@ class Picture:
         index: what a decision about it is based on.
         waiting_for: why it does not go on, in words, the first reason first; empty: it does.
         following: what to do next, a command where there is one.
+        engine: the one that leads, None: nobody does, so nothing goes on by itself.
         closes: when the present tier's window closes, None: not in sight, or closed.
     """
 
@@ -60,10 +61,11 @@ class Picture:
     lease: Lease | None
     waiting_for: tuple[str, ...]
     following: str
+    engine: str | None
     closes: datetime | None
 
 
-def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, now: datetime) -> Picture:
+def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, engine: str | None, now: datetime) -> Picture:
     """Put together what is known."""
     plan, rollout = ongoing.plan, ongoing.rollout
     counted = tally(plan, rollout, around.hosts, silent, now)
@@ -78,6 +80,7 @@ def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, now: datetim
         lease=around.lease,
         waiting_for=tuple(waiting_for(plan, rollout, counted)),
         following=following(plan, rollout),
+        engine=engine,
         closes=None if closes is None or is_endless(closes) else closes,
     )
 
@@ -147,6 +150,7 @@ def document(shown: Picture) -> dict[str, Any]:
         "index": shown.index,
         "waiting_for": list(shown.waiting_for),
         "next": shown.following,
+        "engine": shown.engine,
         "steps": [_step(step) for step in shown.steps],
         "hosts": _hosts(shown.tally),
         "commander": None if shown.lease is None else {"holder": shown.lease.holder, "until": _iso(shown.lease.until)},

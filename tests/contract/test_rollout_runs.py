@@ -603,3 +603,61 @@ async def test_an_engine_that_is_cut_off_goes_on_from_what_it_finds(world: Rollo
     ongoing = await world.settle(engine)
     assert (ongoing.rollout.phase_name, ongoing.rollout.phase.step) == ("baking", 2)
     assert len(world.fleet.running("prod", "b2")) == 2
+
+
+@pytest.mark.parametrize("count", [10, 100])
+async def test_shares_are_exact_and_writes_follow_the_hosts(store: ConsulStore, count: int) -> None:
+    """Each host writes once for each order of its tier; Checkpoint writes as much for a hundred hosts as for ten."""
+    hosts = [
+        ("staging", "staging-0"),
+        ("canary", "canary-0"),
+        *(("prod", f"web-{number:03}") for number in range(count)),
+    ]
+    world = RolloutWorld(store, Fleet(store, hosts))
+    await world.order_everywhere()
+    before = world.fleet.report_count
+    assert before == len(hosts)
+    plan = await world.start()
+    for number, step in enumerate(plan.steps):
+        await world.until(at("baking", number))
+        running = world.fleet.running(step.rule.tier, "b2")
+        assert len(running) == math.ceil(step.rule.percent * (count if step.rule.tier == "prod" else 1) / 100)
+        assert sorted(running) == sorted(plan.hosts_of(number))
+    await world.until_ended()
+    assert world.fleet.report_count - before == 2 + 5 * count
+    assert len(await assert_audit_is_whole(world)) == 29
+    await clean(world)
+
+
+async def test_a_tier_without_a_build_before_is_left_and_named(store: ConsulStore) -> None:
+    """Nothing was ever ordered in staging before: there is nothing to go back to, which is in the audit, too."""
+    world = RolloutWorld(store, Fleet(store))
+    await world.fleet.start()
+    world.fleet.bad = {"b2"}
+    await world.start()
+    await world.until_ended()
+    entries = await world.store.read_prefix(audit_prefix("shop"))
+    last = read_record(entries[-1].value)
+    assert last.what == "rolled_back"
+    assert "staging is left as it is: nothing to go back to: order" in last.message
+    assert (await guards_of(world)).lock is not None
+    await clean(world)
+
+
+async def test_another_rollout_under_a_number_that_was_seen_is_not_taken_for_it(world: RolloutWorld) -> None:
+    """Consul went back to before the rollout, and another one was started: a leader that lived on reads its plan."""
+    snapshot = await world.store.read_prefix("hotcold/shop/")
+    await world.start()
+    await world.until(at("baking", 0))
+    for entry in await world.store.read_prefix("hotcold/shop/"):
+        await world.store.delete(entry.key)
+    for entry in snapshot:
+        await world.store.put(entry.key, entry.value)
+    world.desk = world.new_desk(world.store)
+    world.desk._new_salt = lambda: "another"
+    await world.start("b3")
+    await world.until(at("paused"))  # hosts of staging obeyed what is gone
+    await world.act(ev.ResumeRequested({}))
+    await world.until_ended()
+    assert len(world.fleet.running("prod", "b3")) == SIZES["prod"]
+    assert world.fleet.running("prod", "b2") == []

@@ -26,7 +26,7 @@ def script() -> list[str]:
     return [block.replace("8555", str(store)).replace("8556", str(artifacts)) for block in blocks]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_the_walkthrough_does_what_it_says(short_path: Path) -> None:
     """Each block succeeds, and what it shows in the end is what the page says."""
     python = shlex.quote(sys.executable)
@@ -41,7 +41,7 @@ async def test_the_walkthrough_does_what_it_says(short_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(360):
+        async with asyncio.timeout(840):
             out, _ = await process.communicate()
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -117,6 +117,8 @@ def test_status_for_people_and_for_machines(started: Run) -> None:
     found = json.loads(started("rollout", "status", "--app", "shop", "--json").stdout)
     assert (found["phase"], found["step"], found["rollout"]) == ("ready", 0, 1)
     assert f"index: {found['index']}" in shown
+    assert found["engine"] is None
+    assert "engine: NONE, so no step is taken: hotcold checkpoint run --app shop" in shown
     assert [step["host_count"] for step in found["steps"]] == [2, 2, 20]
     refused = started("rollout", "pause", *APP, "--index", 1, exits=1)
     assert "the rollout changed since index 1" in refused.stderr
