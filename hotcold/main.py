@@ -14,6 +14,7 @@ COMMANDS = {
     "deploy": Lazy("hotcold.deploy_command", "deploy", "Order a build for a tier, or for a part of it."),
     "rollback": Lazy("hotcold.rollback_command", "rollback", "Order the build before, at once, for the whole tier."),
     "fleet": Lazy("hotcold.fleet_command", "fleet", "Show what the hosts of an app are doing."),
+    "verdict": Lazy("hotcold.verdict_command", "verdict", "Judge recorded rollouts anew, by the same or other limits."),
     "status": Lazy("hotcold.status_command", "status", "Show what the agent on this host is doing, and why."),
     "why": Lazy("hotcold.why_command", "why", "Say why this host does not run what the order says."),
     "history": Lazy("hotcold.history_command", "history", "Show what has happened on this host."),
