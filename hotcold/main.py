@@ -19,6 +19,7 @@ COMMANDS = {
     "audit": Lazy("hotcold.audit_commands", "audit", "Read what was done, and check that nothing of it was changed."),
     "checkpoint": Lazy("hotcold.checkpoint_commands", "checkpoint", "Run the engine that takes the steps of rollouts."),
     "fleet": Lazy("hotcold.fleet_command", "fleet", "Show what the hosts of an app are doing."),
+    "verdict": Lazy("hotcold.verdict_command", "verdict", "Judge recorded rollouts anew, by the same or other limits."),
     "status": Lazy("hotcold.status_command", "status", "Show what the agent on this host is doing, and why."),
     "why": Lazy("hotcold.why_command", "why", "Say why this host does not run what the order says."),
     "history": Lazy("hotcold.history_command", "history", "Show what has happened on this host."),

@@ -29,7 +29,7 @@ class Outcome:
 
     Attributes:
         ended: done, or why not.
-        is_weak: whether the rule that stopped it had no hosts to compare with.
+        is_weak: whether the rule that ended it had no hosts to compare with.
         first_minute: when it was first paused, rolled back or held, since the first host was updated; None: never.
         reached: hosts that ran the build by then, or at the end.
         aside: hosts that were blamed instead of the build.
@@ -40,11 +40,6 @@ class Outcome:
     first_minute: int | None
     reached: int
     aside: tuple[str, ...]
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it was paused for good, or rolled back."""
-        return self.ended in {"paused", "rolled back"}
 
 
 def steps() -> list[tuple[int, int]]:

@@ -56,7 +56,7 @@ class Scenario:
     @property
     def is_blind(self) -> bool:
         """Whether so much is unknown that going on would be guessing."""
-        return self.silent_share > 0.2
+        return self.silent_share > 0
 
 
 SCENARIOS: Final = (
@@ -68,7 +68,6 @@ SCENARIOS: Final = (
     Scenario("outage of everything, 10 times, 10 minutes", outage_factor=10.0),
     Scenario("sparse traffic, good build", traffic=1 / 15),
     Scenario("sparse traffic, 5 times worse", traffic=1 / 15, factor=5.0),
-    Scenario("sparse traffic, 20 times worse", traffic=1 / 15, factor=20.0),
     Scenario("3 in 10 updated hosts silent, good build", silent_share=0.3),
     Scenario("all updated hosts silent, 20 times worse", silent_share=1.0, factor=20.0),
 )
@@ -97,6 +96,7 @@ class World:
         canary = [number for number, host in enumerate(self.hosts) if host.startswith("canary")]
         self.bad_host = chance.choice(canary) if scenario.is_of_one_host else None
         self._outage_at = chance.uniform(0, 95)
+        self._made: dict[tuple[int, frozenset[int]], list[Counts]] = {}
         self._is_silent = [chance.random() < scenario.silent_share for _ in self.hosts]
 
     def history(self) -> History:
@@ -109,7 +109,13 @@ class World:
         return History(made)
 
     def minute(self, minute: int, updated: frozenset[int]) -> list[Counts]:
-        """What each host does in that minute, in the order of `hosts`."""
+        """What each host does in that minute, in the order of `hosts`; made once for all rules."""
+        key = (minute, updated)
+        if key not in self._made:
+            self._made[key] = self._make(minute, updated)
+        return self._made[key]
+
+    def _make(self, minute: int, updated: frozenset[int]) -> list[Counts]:
         chance = random.Random(f"{self._seed} {minute}")
         common = math.exp(chance.gauss(0, _MINUTES_VARY))
         load = 1 + 0.3 * math.sin(minute / 120)

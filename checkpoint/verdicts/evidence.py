@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from artifact import Refused
-from checkpoint.verdicts.eprocess import NO_EVIDENCE, Sums, against_rate, compared, upper_rate
+from checkpoint.verdicts.eprocess import NO_EVIDENCE, Sums, against_rate, compared, fresh_trust, upper_rate
 from checkpoint.verdicts.metric import Metric
 from checkpoint.verdicts.observed import Counts, History, Interval
 
@@ -56,6 +56,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         v: `VERSION`.
+        intervals: sound intervals so far.
         sums: evidence against the build where there was something to compare with at the same time, or a limit.
         weak_sums: evidence from intervals in which only the past was there to compare with.
         without: evidence without single hosts.
@@ -70,6 +71,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     v: int = VERSION
+    intervals: int = 0
     sums: Sums = NO_EVIDENCE
     weak_sums: Sums = NO_EVIDENCE
     without: tuple[Without, ...] = ()
@@ -156,6 +158,7 @@ class _Sides(NamedTuple):
     weights: Mapping[str, float]
     updated: _Side
     others: _Side
+    fresh: float
 
 
 def absorb(metric: Metric, evidence: Evidence, interval: Interval, history: History | None) -> Evidence:
@@ -170,18 +173,20 @@ def absorb(metric: Metric, evidence: Evidence, interval: Interval, history: Hist
     rate = _tolerated_rate(metric, history)
     sums, weak_sums, without, expected = evidence.sums, evidence.weak_sums, evidence.without, 0.0
     if has_control or has_rate:
-        sides = _Sides(metric, weights, updated, others)
+        sides = _Sides(metric, weights, updated, others, fresh_trust(evidence.intervals))
         sums = _add(sides, sums, updated)
         without = _without_each(sides, evidence, counted)
         expected = updated.exposure * (metric.limit or 0.0)
         if has_control:
             expected = updated.exposure * others.bad / others.exposure
     elif rate is not None:
-        weak_sums = against_rate(weak_sums, bad=updated.bad, exposure=updated.exposure, rate=rate)
+        fresh = fresh_trust(evidence.intervals)
+        weak_sums = against_rate(weak_sums, bad=updated.bad, exposure=updated.exposure, rate=rate, fresh=fresh)
         expected = updated.exposure * rate / metric.tolerance
     compared_with_others = has_control and updated.exposure > 0
     return msgspec.structs.replace(
         evidence,
+        intervals=evidence.intervals + 1,
         sums=sums,
         weak_sums=weak_sums,
         without=without,
@@ -214,7 +219,7 @@ def _side(counted: Sequence[Counts], weights: Mapping[str, float]) -> _Side:
 def _add(sides: _Sides, sums: Sums, updated: _Side) -> Sums:
     metric, others = sides.metric, sides.others
     if metric.limit is not None:
-        return against_rate(sums, bad=updated.bad, exposure=updated.exposure, rate=metric.limit)
+        return against_rate(sums, bad=updated.bad, exposure=updated.exposure, rate=metric.limit, fresh=sides.fresh)
     return compared(
         sums,
         bad=updated.bad,
@@ -222,6 +227,7 @@ def _add(sides: _Sides, sums: Sums, updated: _Side) -> Sums:
         other_bad=others.bad,
         other_exposure=others.exposure,
         tolerance=metric.tolerance,
+        fresh=sides.fresh,
     )
 
 

@@ -122,7 +122,7 @@ class Metric(_Table, frozen=True):
     weights: Literal["history", "none"] = "history"
     pause_at: Annotated[float, msgspec.Meta(gt=1)] = 100.0
     roll_back_at: Annotated[float, msgspec.Meta(gt=1)] = 100.0
-    wait_at: Annotated[float, msgspec.Meta(gt=1)] = 3.0
+    wait_at: Annotated[float, msgspec.Meta(gt=1)] = 10.0
     min_total: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     min_expected: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     quiet_intervals: Annotated[int, msgspec.Meta(ge=1)] = 15

@@ -11,13 +11,16 @@ from typing import Final
 from checkpoint.verdicts.evidence import Evidence
 
 _PLAIN_BELOW: Final = 1e6
+_NOTHING_BELOW: Final = 0.01
 _SUPERSCRIPTS: Final = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def as_number(logarithm: float) -> str:
-    """The number of that natural logarithm: plain where it is short, else as a power of ten."""
+    """The number of that natural logarithm: plain where it is short, else as a power of ten; tiny ones are not told."""
     if logarithm < math.log(_PLAIN_BELOW):
         value = math.exp(logarithm)
+        if value < _NOTHING_BELOW:
+            return f"below {_NOTHING_BELOW:g}"
         return f"{value:.0f}" if value >= 10 else f"{value:.2g}"  # noqa: PLR2004 - two digits are enough
     exponent = math.floor(logarithm / math.log(10))
     mantissa = math.exp(logarithm - exponent * math.log(10))

@@ -40,6 +40,8 @@ from benchmarks.report.results import kept
 from checkpoint.pipeline import parse_settings as parse_pipeline
 from checkpoint.rollout.states import NAMES as PHASE_NAMES
 from checkpoint.rollout.states import PauseCause
+from checkpoint.verdicts import parse_metrics
+from checkpoint.verdicts.recording import Line, decode_lines, replay
 from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, keys, position
 from fleet.acl import agent_rules, commander_rules
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
@@ -51,8 +53,9 @@ from tests.processes import orphan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
-FORMATS, OPERATING, ARCHITECTURE, ROLLOUTS = (
-    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md", "rollouts.md")
+FORMATS, OPERATING, ARCHITECTURE, ROLLOUTS, VERDICTS = (
+    (ROOT / "docs" / name).read_text()
+    for name in ("formats.md", "operating.md", "architecture.md", "rollouts.md", "verdicts.md")
 )
 IDENTITY = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
 
@@ -94,7 +97,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 FIELD_TABLES = [
     pytest.param(name, rows, id=name)
-    for text in (FORMATS, OPERATING, ROLLOUTS)
+    for text in (FORMATS, OPERATING, ROLLOUTS, VERDICTS)
     for name, rows in tables(text, "fields")
 ]
 
@@ -127,6 +130,29 @@ def test_every_configuration_table_has_its_field_table(module: str, page: str) -
     assert documented == {kind.__name__ for kind in structs(document)}
 
 
+def test_examples_of_metrics_are_metrics() -> None:
+    """Each TOML block of the page on verdicts is accepted as it stands."""
+    found = blocks(VERDICTS, "toml")
+    assert len(found) >= 4
+    for block in found:
+        assert parse_metrics(block)
+
+
+def test_every_table_of_metrics_is_documented() -> None:
+    """Every source, and the metric itself."""
+    documented = {name.partition(":")[2] for name, _ in tables(VERDICTS, "fields")}
+    sources = {"PrometheusTable", "CommandTable", "HttpTable"}  # reports have no settings
+    assert documented == {"Metric", *sources}
+
+
+def test_example_of_a_record_is_read() -> None:
+    """And judged."""
+    [record] = re.findall(r"<!-- example: record -->\n```json\n(.*?)```", VERDICTS, re.DOTALL)
+    lines = decode_lines(record.encode())
+    assert {type(line) for line in lines} == set(get_args(Line))
+    assert replay(lines).last.metric == "errors"
+
+
 def test_hook_points_are_documented() -> None:
     """The table of hooks has exactly the points that there are, in their order."""
     [(_, rows)] = tables(OPERATING, "hook points")
@@ -142,6 +168,7 @@ def test_states_are_documented() -> None:
 def test_toml_examples_are_configurations_that_are_taken() -> None:
     """Each TOML block, for an agent completed by the keys that say who it is, is accepted."""
     found = [block for page in PAGES for block in blocks(page.read_text(), "toml")]
+    found = [block for block in found if "[[metrics]]" not in block or "[[tiers]]" in block]  # those have a test
     assert len(found) >= 2
     for block in found:
         if "[[tiers]]" in block:
