@@ -20,6 +20,7 @@ COMMANDS = {
     "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
+    "forget": Lazy("hotcold.local_commands", "forget", "Let this host try a refused build again."),
     "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
     "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
