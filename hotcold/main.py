@@ -25,6 +25,7 @@ COMMANDS = {
     "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
+    "completion": Lazy("hotcold.completion_command", "completion", "Print the completion for a shell."),
     "dev-store": Lazy(
         "hotcold.dev_store_command", "dev_store", "Run an embedded store, to try hotcold without Consul."
     ),
