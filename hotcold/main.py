@@ -22,6 +22,7 @@ COMMANDS = {
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
     "forget": Lazy("hotcold.local_commands", "forget", "Let this host try a refused build again."),
     "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
+    "plan": Lazy("hotcold.plan_command", "plan", "Say what this host would do now, and change nothing."),
     "doctor": Lazy("hotcold.doctor_command", "doctor", "Look for what is wrong with this host, and say what to do."),
     "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
