@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": Lazy("hotcold.plan_command", "plan", "Say what this host would do now, and change nothing."),
     "doctor": Lazy("hotcold.doctor_command", "doctor", "Look for what is wrong with this host, and say what to do."),
     "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
+    "install": Lazy("hotcold.install_command", "install", "Install the agent of one app on this host."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
     "completion": Lazy("hotcold.completion_command", "completion", "Print the completion for a shell."),
