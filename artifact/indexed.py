@@ -37,6 +37,10 @@ from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
 
+WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
+"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer. One
+place's is enough: it will not offer them tomorrow, and the others failed as well."""
+
 _MAX_THREADS: Final = 4
 """That check, decompress and write; a core has one. More take turns with the interpreter, and with the journal."""
 _BLOCK_BYTES: Final = 4096

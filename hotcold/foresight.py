@@ -37,7 +37,7 @@ from fleet import ConsulStore, Entry, Order, Problem
 from fleet.keys import slots_prefix, tier_key
 from hotcold.agent_commands import proof_in_words
 from hotcold.prospects import Fetch, estimate, wait_for_slots, wait_for_splay, wait_for_workers
-from swapper import Disk
+from swapper import Disk, Layout
 from swapper.view import look_at
 
 BY_FETCH = ("before_fetch", "staged", "before_drain", "after_drain", "after_swap", "proved")
@@ -134,7 +134,7 @@ async def _look(settings: Settings, patience_s: float) -> _Known:
     loop = asyncio.get_running_loop()
     memory = await loop.run_in_executor(None, Memory(identity.layout.state_dir).recall)
     # A host that was never deployed to is no mistake: it would begin with nothing.
-    disk = await loop.run_in_executor(None, look_at, identity.layout) if identity.layout.records.is_dir() else None
+    disk = await loop.run_in_executor(None, _disk, identity.layout)
     try:
         async with asyncio.timeout(patience_s), ConsulStore(identity.consul, grace_s=patience_s) as store:
             entry = await store.read(tier_key(identity.app, identity.tier))
@@ -144,6 +144,13 @@ async def _look(settings: Settings, patience_s: float) -> _Known:
     except HotcoldError as error:
         return _Known(memory, disk, None, None, str(error))
     return _Known(memory, disk, entry, slots, None)
+
+
+def _disk(layout: Layout) -> Disk | None:
+    try:
+        return look_at(layout) if layout.records.is_dir() else None
+    except PermissionError as error:
+        raise ConfigError(f"{layout.state_dir} may not be looked at by this user: become root") from error
 
 
 def _goal(settings: Settings, known: _Known) -> tuple[Order | None, Goal | None, Problem | None]:

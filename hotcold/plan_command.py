@@ -125,7 +125,7 @@ def _order(seen: Foresight) -> str:
 def _fetch(fetch: Fetch) -> str:
     where = f"from {without_credentials(fetch.from_url)}"
     if fetch.entries is None:
-        return f"{size(fetch.fetched_bytes)}, all of it: an archive without an index; {where}"
+        return f"{size(fetch.fetched_bytes)}, the whole artifact: no index of it can be read in parts; {where}"
     lacking = f"this host lacks {many(fetch.fetched_files or 0, 'file')} of {many(fetch.entries, 'entry', 'entries')}"
     return f"{size(fetch.fetched_bytes)}: {lacking}; {where}"
 

@@ -17,8 +17,11 @@ from agent.gauges import read_gauge
 from agent.splay import splay_delay_s
 from agent.workers import busy_workers, trees_in_use
 from artifact import ManifestRef
-from artifact.indexed import IndexedPull
+from artifact.fetch import opened
+from artifact.indexed import WITHOUT_INDEX, IndexedPull
 from artifact.pullwire import Local, LocalBase
+from artifact.ranges import NoPlaceGave
+from artifact.source import SourceFailed
 from fleet import Entry
 from swapper import Disk, Release
 from swapper.retention import list_spares
@@ -26,11 +29,11 @@ from swapper.retention import list_spares
 
 @dataclass(frozen=True)
 class Fetch:
-    """What would be fetched; of an archive without an index only `fetched_bytes` is known, which are all of it.
+    """What would be fetched. Without an index, or ranges of it, only `fetched_bytes` is known: the whole artifact.
 
     Attributes:
         needed_bytes: on the disk, at most.
-        from_url: the first place.
+        from_url: where it begins.
     """
 
     fetched_bytes: int
@@ -53,7 +56,7 @@ async def estimate(settings: Settings, disk: Disk | None, build: ManifestRef) ->
     """
     layout = settings.identity.layout
     if build.index is None:
-        return Fetch(build.size, None, None, None, build.urls[0])
+        return await _whole(settings, build)
     releases = () if disk is None else tuple(release for release in disk.releases if release.complete)
     hot = None if disk is None else disk.hot
     bases = sorted(releases, key=lambda release: release != hot)
@@ -72,8 +75,26 @@ async def estimate(settings: Settings, disk: Disk | None, build: ManifestRef) ->
         on_progress=lambda _: None,
         is_trusting=True,
     )
-    found = await pull.estimate()
+    try:
+        found = await pull.estimate()
+    except NoPlaceGave as error:
+        if error.kinds.isdisjoint(WITHOUT_INDEX):
+            raise
+        return await _whole(settings, build)  # as the puller does
     return Fetch(found.fetched_bytes, found.fetched_files, found.entries, found.written_bytes, build.urls[0])
+
+
+async def _whole(settings: Settings, build: ManifestRef) -> Fetch:
+    """All of the artifact, from the first place that has it."""
+    failure: SourceFailed | None = None
+    for url in build.urls:
+        try:
+            async with opened(url, settings.pull):
+                return Fetch(build.size, None, None, None, url)
+        except SourceFailed as error:
+            failure = error
+    assert failure is not None  # noqa: S101 - a reference has at least one url
+    raise failure
 
 
 def _spare(settings: Settings, disk: Disk) -> Release | None:

@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 
 from artifact import ConfigError, ManifestRef, Refused, TransientError
+from artifact.indexed import WITHOUT_INDEX
 from artifact.ranges import NoPlaceGave, Places
 from artifact.urls import index_url, shown
 from fleet import Order
@@ -56,27 +57,38 @@ async def _ask(patient: Patient, ref: ManifestRef, url: str) -> Finding:
     try:
         async with asyncio.timeout(patient.patience_s):
             await _read(patient, url)
-            if ref.index is not None:
-                await _read(patient, index_url(url))
+            without_index = None if ref.index is None else await _failure(patient, index_url(url))
     except NoPlaceGave as error:
         if error.kinds == {"no_ranges"}:
             return Finding(
                 _CHECK,
                 "warning",
-                f"{name} can be fetched, but only whole: {error}",
+                f"{name} can be fetched, but only whole: requests for ranges are answered by everything",
                 "let the server, and proxies before it, answer requests for ranges by 206",
             )
-        return Finding(_CHECK, "wrong", f"{name} cannot be fetched: {error}", _remedy(error))
+        return Finding(_CHECK, "wrong", f"build {ref.id} cannot be fetched: {error}", _remedy(error))
     except TimeoutError:
-        return Finding(
-            _CHECK,
-            "wrong",
-            f"{name} gave no answer within {patient.patience_s:g} s",
-            "look at that server and the network",
-        )
+        message = f"{name} gave no answer within {patient.patience_s:g} s"
+        return Finding(_CHECK, "wrong", message, "look at that server and the network")
     except (TransientError, ConfigError) as error:
-        return Finding(_CHECK, "wrong", f"{name} cannot be fetched: {error}")
-    return Finding(_CHECK, "ok", f"{name} can be fetched, also in parts")
+        return Finding(_CHECK, "wrong", f"build {ref.id} cannot be fetched: {error}")
+    if without_index is None:
+        return Finding(_CHECK, "ok", f"{name} can be fetched, also in parts")
+    is_fetched_whole = not without_index.kinds.isdisjoint(WITHOUT_INDEX)
+    return Finding(
+        _CHECK,
+        "warning" if is_fetched_whole else "wrong",
+        f"{name} can be fetched, but {'only whole' if is_fetched_whole else 'its index cannot'}: {without_index}",
+        "upload the .index beside it",
+    )
+
+
+async def _failure(patient: Patient, url: str) -> NoPlaceGave | None:
+    try:
+        await _read(patient, url)
+    except NoPlaceGave as error:
+        return error
+    return None
 
 
 async def _read(patient: Patient, url: str) -> None:

@@ -5,20 +5,20 @@ What it tries it tries in a directory of its own below the root, which it remove
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hotcold.doctor.finding import Finding
 from hotcold.doctor.patient import Patient
 from hotcold.terminal import size
-from swapper import LINUX, Layout
+from swapper import LINUX, Kernel, Layout
 from swapper.kernel import EXCHANGE_UNSUPPORTED
 
 _FICLONE: Final = 0x40049409  # ioctl_ficlone(2)
@@ -27,6 +27,7 @@ _VERY_LOW: Final = 0.02
 _REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "afs"})
 _BLOCK: Final = b"hotcold\n" * 8192
 _PREFIX: Final = ".hotcold-doctor-"
+_NAMES: Final = ("one", "other", "source", "target")
 
 
 def look_at_space(patient: Patient) -> Sequence[Finding]:
@@ -53,13 +54,16 @@ def _space(path: Path) -> Iterator[Finding]:
         yield Finding("space", "ok", told)
 
 
-def look_at_exchange(patient: Patient) -> Sequence[Finding]:
+def look_at_exchange(patient: Patient, kernel: Kernel = LINUX) -> Sequence[Finding]:
     """Whether two links can be exchanged in one step, and files copied without their bytes."""
     root = patient.settings.identity.layout.root
     kind = _kind_of_file_system(root)
+    if kind in _REMOTE:
+        message = f"{root} is on {kind}, a network file system: nothing is promised there"
+        return [Finding("exchange", "wrong", message, "use a local one")]
     try:
-        with _scratch(root) as directory:
-            return [_exchange(directory, kind), _copies(directory, kind)]
+        with _scratch(root) as fd:
+            return [_exchange(fd, kind, kernel), _copies(fd, kind)]
     except PermissionError:
         return [Finding("exchange", "unknown", f"cannot be tried: {root} is not yours to write in", "try it as root")]
     except OSError as error:
@@ -69,56 +73,57 @@ def look_at_exchange(patient: Patient) -> Sequence[Finding]:
 
 
 @contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
+def _scratch(root: Path) -> Iterator[int]:
+    """A descriptor of a directory that is ours.
+
+    All is done by it and by names in it: who owns the root could put another directory, or a link, in its place, and we
+    may be root.
+    """
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield directory
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise OSError(errno.ESTALE, "somebody is at work there", directory)
+        yield fd
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        for name in _NAMES:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=fd)
+        os.close(fd)
+        with suppress(OSError):
+            directory.rmdir()
 
 
-def _exchange(directory: Path, kind: str) -> Finding:
-    if kind in _REMOTE:
-        return Finding(
-            "exchange",
-            "wrong",
-            f"{directory.parent} is on {kind}, a network file system: nothing is promised there",
-            "use a local one",
-        )
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _exchange(fd: int, kind: str, kernel: Kernel) -> Finding:
     try:
         for name in ("one", "other"):
             os.symlink(name, name, dir_fd=fd)
-        LINUX.exchange("one", "other", dir_fd=fd)
+        kernel.exchange("one", "other", dir_fd=fd)
         is_done = os.readlink("one", dir_fd=fd) == "other"
     except OSError as error:
         if error.errno not in EXCHANGE_UNSUPPORTED:
             raise
-        return Finding(
-            "exchange",
-            "warning",
-            f"{kind} cannot exchange two names ({EXCHANGE_UNSUPPORTED[error.errno]}): hot changes first, in "
-            "one step, then cold",
-            "nothing must be done; ext4, XFS, btrfs and tmpfs can",
-        )
-    finally:
-        os.close(fd)
+        message = f"{kind} cannot exchange names ({EXCHANGE_UNSUPPORTED[error.errno]}): hot changes first, then cold"
+        return Finding("exchange", "warning", message, "nothing must be done; ext4, XFS, btrfs and tmpfs can")
     if not is_done:
-        return Finding(
-            "exchange", "wrong", f"{kind} says that it exchanged two names, and did not", "use another file system"
-        )
+        message = f"{kind} says that it exchanged two names, and did not"
+        return Finding("exchange", "wrong", message, "use another file system")
     return Finding("exchange", "ok", f"hot and cold are exchanged in one step ({kind})")
 
 
-def _copies(directory: Path, kind: str) -> Finding:
-    source, target = directory / "source", directory / "target"
-    source.write_bytes(_BLOCK)
-    with source.open("rb") as readable, target.open("wb") as writable:
+def _copies(fd: int, kind: str) -> Finding:
+    with _created("source", fd) as source, _created("target", fd) as target:
+        source.write(_BLOCK)
+        source.flush()
         try:
-            fcntl.ioctl(writable.fileno(), _FICLONE, readable.fileno())
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
         except OSError:
             return Finding("copies", "ok", f"unchanged files are copied byte by byte: {kind} has no reflinks")
     return Finding("copies", "ok", f"unchanged files share their blocks: {kind} has reflinks")
+
+
+def _created(name: str, fd: int) -> BinaryIO:
+    return os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd), "r+b")
 
 
 def _kind_of_file_system(path: Path) -> str:

@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from typing import Any
+
+from aiohttp import web
 
 from agent.memory import REFUSAL
 from fleet.keys import slots_prefix, tier_key
@@ -136,6 +139,32 @@ async def test_plan_fetches_only_what_the_host_lacks(shop: Shop, new_host: NewHo
     assert said["fetch"]["fetched_files"] == 2
     assert said["fetch"]["entries"] == 21
     assert said["fetch"]["fetched_bytes"] < 64 << 10
+
+
+async def test_plan_knows_that_a_server_without_ranges_gives_everything(shop: Shop, new_host: NewHost) -> None:
+    """The agent takes the artifact whole then, and so is it counted; a foreign archive likewise."""
+    host = new_host()
+    host.start()
+    await shop.order(shop.pack("b1"))
+    await host.until_steady("b1")
+    assert host.stop() == 0
+    manifest = shop.pack("b2", size_bytes=1 << 20)
+
+    async def whole(request: web.Request) -> web.Response:
+        return web.Response(body=(shop.directory / "artifacts" / request.match_info["name"]).read_bytes())
+
+    for path in (shop.directory / "artifacts").glob(f"{APP}-b2.tar.zst*"):
+        shop.behaviours[path.name] = whole
+    await shop.order(manifest)
+    fetch = (await planned(host, 3))["fetch"]
+    assert (fetch["fetched_bytes"], fetch["entries"]) == (manifest.size, None)
+    foreign = shop.tar("b3", [(tarfile.TarInfo("part-0"), b"b3")])
+    await shop.order(foreign)
+    fetch = (await planned(host, 3))["fetch"]
+    assert (fetch["fetched_bytes"], fetch["entries"]) == (foreign.size, None)
+    (shop.directory / "artifacts" / "b3.tar").unlink()
+    said = await planned(host, 4)
+    assert (said["verdict"], said["problem"]["kind"]) == ("stuck", "http_404")
 
 
 async def test_plan_says_who_is_waited_for(shop: Shop, new_host: NewHost) -> None:

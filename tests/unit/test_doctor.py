@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from agent.config import parse_settings
-from artifact import ManifestRef
+from artifact import IndexRef, ManifestRef
 from fleet import ConsulSettings, ConsulStore, Order, encode
 from fleet.devserver import DevServer
 from fleet.keys import tier_key
@@ -37,6 +38,7 @@ from hotcold.doctor.php import look_at_php
 from hotcold.doctor.programs import look_at_gauges, look_at_programs, look_at_settings
 from hotcold.doctor.rounds import Check, Rounds
 from hotcold.main import cli
+from swapper.kernel import LinuxKernel
 from tests.consul_process import free_ports
 
 Make = Callable[..., Patient]
@@ -109,6 +111,27 @@ def test_exchange_and_copies_are_tried_and_nothing_is_left(patient: Make) -> Non
     assert [finding.check for finding in found] == ["exchange", "copies"]
     assert found[0].level in {"ok", "warning"}
     assert "in one step" in found[0].message
+    assert list(sick.settings.identity.layout.root.iterdir()) == []
+
+
+class WithoutExchange(LinuxKernel):
+    """A file system that does not know the call."""
+
+    number = errno.EINVAL
+
+    def exchange(self, first: str, second: str, *, dir_fd: int) -> None:  # noqa: ARG002 - the seam's
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_file_system_without_exchange_is_a_warning_and_one_that_fails_is_wrong(patient: Make) -> None:
+    """The agent has another way for the one, and none for the other."""
+    sick, kernel = patient(), WithoutExchange()
+    finding, _ = look_at_exchange(sick, kernel)
+    assert finding.level == "warning"
+    assert "hot changes first, then cold" in finding.message
+    kernel.number = errno.EROFS
+    [finding] = look_at_exchange(sick, kernel)
+    assert (finding.level, "Read-only" in finding.message) == ("wrong", True)
     assert list(sick.settings.identity.layout.root.iterdir()) == []
 
 
@@ -376,7 +399,7 @@ class Server:
 
     async def answer(self, request: web.Request) -> web.Response:
         date = format_datetime(self.date or datetime.now(UTC), usegmt=True)
-        if request.path == "/gone.tar":
+        if request.path == "/gone.tar" or request.path.endswith(".index"):
             return web.Response(status=404, headers={"Date": date})
         if self.knows_ranges and "Range" in request.headers:
             headers = {"Content-Range": "bytes 1-1/9", "Date": date}
@@ -403,8 +426,9 @@ async def dev_store() -> AsyncIterator[DevServer]:
         yield store
 
 
-async def ordered(address: str, *urls: str) -> None:
-    build = ManifestRef(id="b1", urls=urls, digest="sha256:" + "0" * 64, size=9, format="tar")
+async def ordered(address: str, *urls: str, index: IndexRef | None = None) -> None:
+    kind = "tar" if index is None else "tar.zst"
+    build = ManifestRef(id="b1", urls=urls, digest="sha256:" + "0" * 64, size=9, format=kind, index=index)
     order = Order(v=1, app="shop", tier="prod", serial=1, build=build)
     async with ConsulStore(ConsulSettings(address=address)) as store:
         await store.put(tier_key("shop", "prod"), encode(order))
@@ -435,6 +459,13 @@ async def test_places_of_the_order_are_asked_for_a_part(patient: Make, dev_store
     assert (well.level, gone.level, absent.level) == ("ok", "wrong", "wrong")
     assert "404" in gone.message
     assert "upload it there" in gone.remedy
+    await ordered(
+        dev_store.address, f"{server.address}/no-index.tar", index=IndexRef(digest="sha256:" + "1" * 64, size=9)
+    )
+    [without_index] = await look(look_at_artifacts, sick)
+    assert without_index.level == "warning"
+    assert "only whole" in without_index.message
+    assert ".index" in without_index.remedy
     server.knows_ranges = False
     first, *_ = await look(look_at_artifacts, sick)
     assert first.level == "warning"
