@@ -94,11 +94,12 @@ def objection(peer: Peer, write_group: str | None, config_path: str) -> str | No
     remedy = (
         f"set `access.write_group` in {config_path} to a group of that user and reload the agent"
         if group is None
-        else f"let it join that group (usermod -aG {write_group} USER) and log in anew"
+        else f"let that user join: usermod -aG {write_group} {name_of(peer.uid)}, and log in anew"
     )
-    whom = "" if group is None else f" and members of the group {write_group}"
+    others = [] if os.geteuid() == 0 else [_user(os.geteuid())]
+    others += [] if group is None else [f"members of the group {write_group}"]
     return (
-        f"{_user(peer.uid)} may look at this agent and not give it orders: only root, {_user(os.geteuid())}{whom} may; "
+        f"{_user(peer.uid)} may look at this agent and not give it orders: only {' and '.join(['root', *others])} may; "
         f"become root, or {remedy}"
     )
 

@@ -53,6 +53,7 @@ class Foresight:
             agent does first with a build that serves and is not proved; `held`, `refused`, `stuck`: ordered, and it
             would not happen.
         message: one sentence for people.
+        step: what helps where nothing would happen; empty where nothing is to be done.
         order_from: `consul`, or `memory`: what the agent remembers, because Consul does not answer.
         wanted: the build that the order asks this host for, None: none.
         hot: the build that serves.
@@ -67,6 +68,7 @@ class Foresight:
     verdict: str
     message: str
     order_from: str
+    step: str = ""
     serial: int | None = None
     wanted: str | None = None
     hot: str | None = None
@@ -184,13 +186,12 @@ async def _tell(  # noqa: PLR0911 - a row for each state
     """What the state that the machine has chosen means."""
     match model.state:
         case Held(reason):
-            app = settings.identity.app
-            return replace(
-                seen, verdict="held", message=f"nothing: this host is held: {reason}; hotcold unhold --app {app}"
-            )
+            step = f"hotcold unhold --app {seen.app}"
+            return replace(seen, verdict="held", message=f"nothing: this host is held: {reason}", step=step)
         case RolledBack(refusal) | BuildRefused(refusal):
             message = f"nothing: build {refusal.build_id} is refused here: {refusal.problem.message}"
-            return replace(seen, verdict="refused", message=f"{message}; hotcold forget --app {settings.identity.app}")
+            step = f"order another build; or mend the cause, and: hotcold forget --app {seen.app}"
+            return replace(seen, verdict="refused", message=message, step=step)
         case Proving(tree):
             return replace(
                 seen,

@@ -98,6 +98,8 @@ def _rows(seen: Foresight) -> Iterator[tuple[str, str]]:
     yield "order", _order(seen)
     yield "hot", "nothing" if seen.hot is None else seen.hot
     yield "would", seen.message
+    if seen.step:
+        yield "next", seen.step
     if seen.fetch is not None:
         yield "fetch", _fetch(seen.fetch)
         yield "space", _space(seen.fetch, seen.free_bytes)

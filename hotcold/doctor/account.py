@@ -136,10 +136,8 @@ def look_at_access(patient: Patient) -> Sequence[Finding]:
         if name is not None and not _is_group(name):
             message = f"access.{key} is {name!r}, and this host knows no such group"
             return [Finding("access", "wrong", message, f"groupadd {name}; or correct the name")]
-    whom = "" if write_group is None else f", and members of {write_group}"
-    return [
-        Finding("access", "ok", f"the socket has mode {access.mode:04o}; root and the agent's user{whom} give orders")
-    ]
+    whom = "root and the agent's user" + ("" if write_group is None else f" and members of {write_group}")
+    return [Finding("access", "ok", f"the socket has mode {access.mode:04o}; orders are taken from {whom}")]
 
 
 def _is_group(name: str) -> bool:

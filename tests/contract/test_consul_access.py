@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import parse_settings
 from artifact import ConfigError
 from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
 from fleet.acl import agent_rights, agent_rules, commander_rules
 from fleet.rights import Examination
 from fleet.settings import ConsulSettings
 from fleet.store import Store
+from hotcold.doctor.consul import look_at_consul
+from hotcold.doctor.patient import Patient
 from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports, get
 
 pytestmark = pytest.mark.consul
@@ -193,6 +197,25 @@ class TestExamination:
         lacking = token_with(consul, f"without-{number}", rules)
         async with Examination(self.settings(consul, lacking), grace_s=20) as examination:
             assert await examination.missing(rights) == (rights[number],)
+
+    async def test_doctor_names_the_line_that_is_missing(self, consul: ConsulServer, tmp_path: Path) -> None:
+        """With the token of the configuration, and the command that prints all lines."""
+        rights = agent_rights("web", "prod", "h1", "n")
+        token = token_with(
+            consul, "no-reports", "".join(f"{right.rule}\n" for right in rights if "hosts" not in right.rule)
+        )
+        text = (
+            f'app = "web"\ntier = "prod"\nhost = "h1"\nroot = "{tmp_path}"\n'
+            f'[consul]\naddress = "{consul.address}"\ntoken = "{token}"\n'
+        )
+        patient = Patient(tmp_path / "x.toml", parse_settings(text, {}), tmp_path, patience_s=20)
+        well, rights_found = await asyncio.get_running_loop().run_in_executor(None, look_at_consul, patient)
+        assert (well.level, rights_found.level) == ("ok", "wrong")
+        assert "report what this host does" in rights_found.message
+        assert 'key "hotcold/web/hosts/prod/h1" { policy = "write" }' in rights_found.message
+        assert "tiers" not in rights_found.message
+        assert "hotcold acl-policy --app web --tier prod --host h1" in rights_found.remedy
+        assert token not in str((well, rights_found))
 
     async def test_a_token_that_nobody_knows_is_refused(self, consul: ConsulServer) -> None:
         async with Examination(self.settings(consul, str(uuid.uuid4())), grace_s=20) as examination:

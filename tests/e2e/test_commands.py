@@ -205,12 +205,13 @@ async def test_plan_says_why_nothing_would_happen(shop: Shop, new_host: NewHost)
     said = await planned(host, 4)
     assert said["verdict"] == "refused"
     assert "build b2 is refused here" in said["message"]
-    assert "hotcold forget --app shop" in said["message"]
+    assert "hotcold forget --app shop" in said["step"]
 
     await hotcold("hold", "--socket", str(host.socket), "--reason", "anna debugs")
     await host.until_state("held")
     said = await planned(host, 4)
     assert (said["verdict"], "held: anna debugs" in said["message"]) == ("held", True)
+    assert said["step"] == "hotcold unhold --app shop"
     await hotcold("unhold", "--socket", str(host.socket))
     await host.until_state("rolled_back")
     assert host.stop() == 0
