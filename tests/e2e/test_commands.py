@@ -60,7 +60,7 @@ async def planned(host: Host, exits: int) -> dict[str, Any]:
     """What `hotcold plan` says of a host, and that the host is afterwards as it was."""
     before = on_disk(host)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hotcold", "plan", "--config", str(host.config_path), "--json"),
+        *(sys.executable, "-m", "hotcold", "plan", "--config", str(host.config_path), "--timeout", "60", "--json"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -272,7 +272,17 @@ async def test_doctor_ends_in_time_where_consul_says_nothing(new_host: NewHost) 
         host.write_config()
         host.root.mkdir()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hotcold", "doctor", "--config", str(host.config_path), "--timeout", "3", "--json"),
+            *(
+                sys.executable,
+                "-m",
+                "hotcold",
+                "doctor",
+                "--config",
+                str(host.config_path),
+                "--timeout",
+                "10",
+                "--json",
+            ),
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"CONSUL_HTTP_ADDR": ""},
         )

@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -72,9 +72,10 @@ def levels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 
 def test_a_check_that_hangs_or_breaks_does_not_hold_up_the_others() -> None:
     """Each has its own thread and deadline; what is raised is told, not thrown."""
+    end = threading.Event()
 
     def hang() -> Sequence[Finding]:
-        time.sleep(3600)
+        end.wait()
         return ()
 
     def break_down() -> Sequence[Finding]:
@@ -89,13 +90,12 @@ def test_a_check_that_hangs_or_breaks_does_not_hold_up_the_others() -> None:
         Check("forbidden", forbidden),
         Check("well", lambda: [Finding("well", "ok", "fine")]),
     ]
-    rounds = Rounds(checks, deadline_s=2)
-    before_s = time.monotonic()
+    rounds = Rounds(checks, deadline_s=8)
     found = [finding for findings in rounds.run() for finding in findings]
-    assert time.monotonic() - before_s < 60
+    end.set()
     assert levels(found) == [("hang", "wrong"), ("broken", "unknown"), ("forbidden", "unknown"), ("well", "ok")]
     assert rounds.is_stuck
-    assert "no answer within 2 s" in found[0].message
+    assert "no answer within 8 s" in found[0].message
     assert "report it" in found[1].remedy
     well = Rounds(checks[-1:], deadline_s=60)
     assert len(list(well.run())) == 1
@@ -109,8 +109,7 @@ def test_exchange_and_copies_are_tried_and_nothing_is_left(patient: Make) -> Non
     sick = patient()
     found = look_at_exchange(sick)
     assert [finding.check for finding in found] == ["exchange", "copies"]
-    assert found[0].level in {"ok", "warning"}
-    assert "in one step" in found[0].message
+    assert (found[0].level, "in one step" in found[0].message) in {("ok", True), ("warning", False)}
     assert list(sick.settings.identity.layout.root.iterdir()) == []
 
 
@@ -512,7 +511,16 @@ def run(patient: Make, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     sick = patient('[probe]\ncommand = ["true"]')
 
     def go(*arguments: str) -> tuple[int, str]:
-        words = ["doctor", "--config", str(sick.config_path), "--etc", str(tmp_path / "etc"), *arguments]
+        words = [
+            "doctor",
+            "--config",
+            str(sick.config_path),
+            "--etc",
+            str(tmp_path / "etc"),
+            "--timeout",
+            "60",
+            *arguments,
+        ]
         result = CliRunner().invoke(cli, words)
         return result.exit_code, result.output
 
