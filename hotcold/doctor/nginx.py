@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hotcold.doctor.finding import Finding
 from hotcold.doctor.nginx_conf import Directive, read_configuration
 from hotcold.doctor.patient import Patient
 from swapper import Layout
+from swapper.layout import HOT
 
 _SCRIPT = "SCRIPT_FILENAME"
 
@@ -61,8 +62,9 @@ def look_at_nginx(patient: Patient) -> Sequence[Finding]:
     if not path.parent.is_dir():
         return []
     directives, unread = read_configuration(path)
+    hot = str(patient.settings.identity.layout.hot)
     serving = list(serving_scopes(directives, patient.settings.identity.layout))
-    findings = list(dict.fromkeys(finding for scope in serving for finding in _traps(scope)))
+    findings = list(dict.fromkeys(finding for scope in serving for finding in _traps(scope, hot)))
     if unread:
         findings.append(Finding("nginx", "unknown", f"cannot read {', '.join(unread)}", "try it as root"))
     if findings:
@@ -82,16 +84,18 @@ def serving_scopes(directives: Sequence[Directive], layout: Layout) -> Iterator[
 
 
 def _is_below(path: str, hot: str) -> bool:
-    if path == hot or path.startswith(f"{hot}/"):
+    """Whether a path leads through `hot`, also where the root is reached by another name.
+
+    What follows a variable counts for nothing: that nobody can resolve but nginx.
+    """
+    plain = PurePosixPath(path.partition("$")[0])
+    if plain == PurePosixPath(hot) or PurePosixPath(hot) in plain.parents:
         return True
-    # The root may be reached by another name; what has variables in it nobody can resolve but nginx.
-    if "$" in path or "/hot" not in path or not path.startswith("/"):
-        return False
-    before, _, _ = path.partition("/hot")
-    return Path(before).resolve() == Path(hot).parent
+    above = [part for part in (plain, *plain.parents) if part.is_absolute() and part.name == HOT]
+    return any(Path(part.parent).resolve() == Path(hot).parent for part in above)
 
 
-def _traps(scope: Scope) -> Iterator[Finding]:
+def _traps(scope: Scope, hot: str) -> Iterator[Finding]:
     if scope.fastcgi is not None:
         script = next((each for each in reversed(scope.parameters) if each.arguments[:1] == (_SCRIPT,)), None)
         value = "" if script is None else " ".join(script.arguments[1:])
@@ -99,7 +103,7 @@ def _traps(scope: Scope) -> Iterator[Finding]:
             message = f"{scope.fastcgi.place} passes requests on without {_SCRIPT}"
             yield Finding("nginx", "warning", message, f"fastcgi_param {_SCRIPT} $realpath_root$fastcgi_script_name;")
         elif "$realpath_root" not in value and (
-            "$document_root" in value or "/hot" in value or "$request_filename" in value
+            "$document_root" in value or _is_below(value, hot) or "$request_filename" in value
         ):
             yield Finding(
                 "nginx",

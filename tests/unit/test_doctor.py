@@ -322,6 +322,23 @@ def test_nginx_traps_are_found_where_they_stand(
     assert finding.remedy
 
 
+def test_a_root_by_another_name_is_recognised_and_a_likeness_is_not(patient: Make, tmp_path: Path) -> None:
+    """What a link leads to counts, not how names look."""
+    sick = patient()
+    (tmp_path / "www").symlink_to(tmp_path / "root")
+    (tmp_path / "etc" / "nginx").mkdir(parents=True)
+    conf = tmp_path / "etc" / "nginx" / "nginx.conf"
+    for root, level in (
+        (tmp_path / "www" / "hot" / "public", "wrong"),
+        (tmp_path / "root" / "hotels" / "hot", "ok"),
+        (tmp_path / "hot", "ok"),
+    ):
+        conf.write_text(f"http {{ server {{ root {root}; open_file_cache max=9; }} }}")
+        assert levels(look_at_nginx(sick)) == [("nginx", level)], root
+    conf.write_text(f"server {{ root {tmp_path}/root/hot/$host; open_file_cache max=9; }}")
+    assert levels(look_at_nginx(sick)) == [("nginx", "wrong")]
+
+
 def test_an_app_that_nginx_does_not_serve_is_not_judged(patient: Make, tmp_path: Path) -> None:
     assert look_at_nginx(patient()) == [], "no nginx here"
     (tmp_path / "etc" / "nginx").mkdir(parents=True)
