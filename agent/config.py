@@ -19,7 +19,7 @@ import msgspec
 
 from agent.drain import DrainSettings
 from agent.hooks import Hook
-from agent.prove import ProbeSettings
+from agent.probes import ProbeSettings
 from agent.scrub import ScrubTable
 from artifact import ConfigError
 from artifact.limits import Limits

@@ -23,6 +23,7 @@ from agent.config import Identity, Settings, load_settings
 from agent.events import Command, RepullRequested, SlotLost
 from agent.history import History
 from agent.logs import configure_logs
+from agent.maintenance import Maintenance
 from agent.memory import Memory
 from agent.notify import Notifier
 from agent.privileges import keep_capabilities_from_children
@@ -110,12 +111,20 @@ class Daemon:
                 sleep=self._sleep,
                 chance=self._chance,
             )
+            maintenance = Maintenance(
+                store,
+                memory,
+                services=lambda: self._settings.drain.consul_services,
+                sleep=self._sleep,
+                chance=self._chance,
+            )
             pullers = ReadyPuller(lambda: self._settings.fetch.keep_puller_ready)
             workshop = Workshop(
                 settings=lambda: self._settings,
                 swapper=swapper,
                 memory=memory,
                 slots=slots,
+                maintenance=maintenance,
                 pullers=pullers,
                 http=http,
                 clock=self._clock,
@@ -150,6 +159,7 @@ class Daemon:
                 swapper=swapper,
                 contact=store.contact,
                 observed=workshop.observed,
+                workers=lambda: self._settings.drain.workers,
                 scrubbed=lambda: scrubber.found,
                 situation=lambda: runner.situation,
                 config_problem=lambda: self._config_problem,
@@ -167,6 +177,8 @@ class Daemon:
                 refusal=lambda: runner.situation.model.facts.refusal,
                 history=history,
             )
+            if not await run_blocking(memory.is_absent):
+                maintenance.come_back()  # a former life may have ended before Consul heard of its return
             for problem in await runner.wake():
                 log.warning("found at start", problem=problem)
             await server.start()
@@ -176,6 +188,7 @@ class Daemon:
                 runner,
                 reporter,
                 slots=slots,
+                maintenance=maintenance,
                 pullers=pullers,
                 scrubber=scrubber,
                 history=history,
@@ -191,6 +204,7 @@ class Daemon:
         reporter: Reporter,
         *,
         slots: SlotKeeper,
+        maintenance: Maintenance,
         pullers: ReadyPuller,
         scrubber: Scrubber,
         history: History,
@@ -204,6 +218,7 @@ class Daemon:
             others = [
                 group.create_task(reporter.run(group), name="reports"),
                 group.create_task(slots.run(), name="slot"),
+                group.create_task(maintenance.run(), name="maintenance"),
                 group.create_task(pullers.run(), name="ready puller"),
                 group.create_task(scrubber.run(), name="scrub"),
                 group.create_task(history.run(), name="history"),
@@ -228,9 +243,11 @@ class Daemon:
             # 4. End the tasks; a swap under way in its thread is waited for.
             for task in (*others, loop):
                 task.cancel()
-            # 5. Show in Consul at once that no agent runs here.
+            # 5. Bring Consul's services back, and show at once that no agent runs here.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
+                    with contextlib.suppress(HotcoldError):  # `run` has said why, and the next start tries again
+                        await maintenance.finish()
                     await reporter.say_stopped()
         # 6. The caller closes the socket, the store, and last the locks.
 

@@ -35,6 +35,8 @@ class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         ports: local TCP ports on which a worker's connections count as work.
         sockets: paths of Unix sockets on which they count likewise.
         gauges: servers that are asked how much they still have to do.
+        consul_services: ids of the app's own services on this host's Consul agent, in maintenance mode from before the
+            drain until the build is proved or the host is back.
         timeout_s: how long to wait.
         policy: what a timeout means: give the deploy up for now; swap under the workers that are left; or end them by
             SIGTERM, after `kill_after_s` by SIGKILL, and give up only if that does not help.
@@ -46,6 +48,7 @@ class DrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
     sockets: tuple[str, ...] = ()
     gauges: tuple[Gauge, ...] = ()
+    consul_services: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 60
     policy: Literal["abort", "proceed", "terminate"] = "abort"
     kill_after_s: Annotated[float, msgspec.Meta(ge=0)] = 10

@@ -87,14 +87,27 @@ class SwapFailed:
 
 @dataclass(frozen=True)
 class ProofFinished:
-    """The hot build is healthy, and recorded as such."""
+    """The hot build is healthy, and recorded as such; `is_watched`: it is to be watched for a while."""
 
     hot: Tree
+    is_watched: bool = False
 
 
 @dataclass(frozen=True)
 class ProofFailed:
     """The hot build is not healthy."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class WatchPassed:
+    """The hot build has stayed healthy."""
+
+
+@dataclass(frozen=True)
+class WatchFailed:
+    """The hot build has fallen ill while it served."""
 
     problem: Problem
 
@@ -154,6 +167,8 @@ Outcome = (
     | SwapFailed
     | ProofFinished
     | ProofFailed
+    | WatchPassed
+    | WatchFailed
     | SwapBackFinished
     | SwapBackFailed
     | RetryDue
@@ -212,6 +227,13 @@ class StartProving:
 
 
 @dataclass(frozen=True)
+class StartWatching:
+    """Work: probe the hot build while it serves."""
+
+    tree: Tree
+
+
+@dataclass(frozen=True)
 class SwapBack:
     """Work: make the fallback hot again, let the workers know, return to service."""
 
@@ -252,8 +274,27 @@ class CollectGarbage:
     """Remove trees that nobody needs, as far as that is possible until something else is to be done."""
 
 
-Work = StartFetch | RunStagedHook | AcquireSlot | StartDrain | SwapIn | StartProving | SwapBack | AwaitRetry
+Work = (
+    StartFetch
+    | RunStagedHook
+    | AcquireSlot
+    | StartDrain
+    | SwapIn
+    | StartProving
+    | StartWatching
+    | SwapBack
+    | AwaitRetry
+)
 Effect = Work | CancelWork | ReturnToService | ReleaseSlot | RecordRefusal | CollectGarbage
 
-INTERRUPTIBLE = (StartFetch, RunStagedHook, AcquireSlot, StartDrain, StartProving, AwaitRetry, CollectGarbage)
+INTERRUPTIBLE = (
+    StartFetch,
+    RunStagedHook,
+    AcquireSlot,
+    StartDrain,
+    StartProving,
+    StartWatching,
+    AwaitRetry,
+    CollectGarbage,
+)
 """Effects that `CancelWork` ends; the others are short and must not stop half-way."""

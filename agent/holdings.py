@@ -55,6 +55,36 @@ class Holdings:
         if mapped:
             yield f"mapping of {mapped[0]}" + _and_more(len(mapped))
 
+    def entries_of(self, directory: Path) -> dict[str, str]:
+        """The entries of a directory that it holds something in, each with one path as evidence; deleted ones too."""
+        prefix = f"{directory}/"
+        mapped = _mapped_inside(self.mapped, directory)
+        paths = (*(path for _, path in self.links), *self.open_paths, *mapped)
+        inside = [path.removesuffix(_DELETED) for path in paths if path.startswith(prefix)]
+        return {path[len(prefix) :].partition("/")[0]: path for path in reversed(inside)}
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What stays the same as long as a process lives, and tells it from a later one of the same number.
+
+    Attributes:
+        started: clock ticks after boot.
+        parent: the process that it descends from at the moment.
+    """
+
+    started: int
+    parent: int
+
+
+def birth_of(pid: int) -> Birth | None:
+    """When and from whom a process comes; None if it has ended, whether or not somebody waits for its end."""
+    # The state stands after the name, which is in brackets and may hold any character; see proc(5).
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if not fields or fields[0] in {b"Z", b"X"}:
+        return None
+    return Birth(started=int(fields[19]), parent=int(fields[1]))
+
 
 def command_line(pid: int) -> str:
     """Join the arguments by blanks; threads of the kernel, and processes that have ended, have none."""

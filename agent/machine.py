@@ -13,7 +13,8 @@ on disk, a refusal, a hold, a wanted re-pull. A `State` is what it does about it
    after a crash (`wake`) and a newer order come to the same decisions.
 2. A newer order, hold or re-pull interrupts everything before the swap at once. `Swapping` and `GoingBack` are never
    interrupted: they end in milliseconds, and then the newest facts are pursued. `Proving` that is superseded goes back
-   to the proved tree first, so that an unproved build never serves longer than it must.
+   to the proved tree first, so that an unproved build never serves longer than it must. A build that is only watched
+   has been proved: what is wanted next follows from it as from any other.
 
 At most one effect of the kind `Work` runs at a time. `CancelWork` ends it, and its outcome never arrives afterwards.
 `ReturnToService` is never cancelled: work that is started later waits for it. Old trees are removed whenever the agent
@@ -59,12 +60,15 @@ from agent.events import (
     StartDrain,
     StartFetch,
     StartProving,
+    StartWatching,
     SwapBack,
     SwapBackFailed,
     SwapBackFinished,
     SwapFailed,
     SwapFinished,
     SwapIn,
+    WatchFailed,
+    WatchPassed,
 )
 from agent.states import (
     BackingOff,
@@ -73,6 +77,7 @@ from agent.states import (
     Facts,
     Fetching,
     GoingBack,
+    Halted,
     Held,
     Model,
     Proving,
@@ -83,6 +88,7 @@ from agent.states import (
     Steady,
     Swapping,
     WaitingForSlot,
+    Watching,
 )
 from artifact import IllegalTransition
 from fleet import Problem
@@ -98,10 +104,12 @@ AWAITED: Final[Mapping[type[State], frozenset[type[Outcome]]]] = {
     Draining: frozenset({DrainFinished, DrainFailed}),
     Swapping: frozenset({SwapFinished, SwapFailed}),
     Proving: frozenset({ProofFinished, ProofFailed}),
+    Watching: frozenset({WatchPassed, WatchFailed}),
     GoingBack: frozenset({SwapBackFinished, SwapBackFailed, RetryDue}),
     RolledBack: frozenset(),
     BuildRefused: frozenset(),
     Held: frozenset(),
+    Halted: frozenset(),
 }
 """Which outcomes each state waits for; any other outcome is a programmer's error."""
 
@@ -140,18 +148,24 @@ def _choose(facts: Facts) -> tuple[State, tuple[Effect, ...]]:
     goal, hot, refusal = facts.goal, facts.hot, facts.refusal
     build = None if goal is None else goal.build
     is_refused = goal is not None and refusal is not None and refusal.covers(goal)
+    if facts.halt is not None:
+        return (Halted(facts.halt) if facts.hold is None else Held(facts.hold)), ()
     if hot is not None and not hot.proved:
         if build is None or (hot.carries(build) and not is_refused):
             return Proving(hot), (StartProving(hot),)
         if facts.standby is not None:
             return GoingBack(facts.standby, refusal if is_refused else None), (SwapBack(facts.standby),)
+    if facts.is_hot_watched and is_refused and facts.standby is not None:
+        return GoingBack(facts.standby, refusal), (SwapBack(facts.standby),)
     if facts.hold is not None:
         return Held(facts.hold), ()
+    if hot is not None and _is_to_be_watched(facts, is_refused=is_refused):
+        return Watching(hot), (StartWatching(hot),)
     if build is None:
         return Steady(), (CollectGarbage(),)
     if refusal is not None and is_refused:
         # Where nothing was there to go back to, the failed build is still hot.
-        went_back = refusal.swapped and (hot is None or hot.proved)
+        went_back = refusal.swapped and (hot is None or (hot.proved and not facts.is_hot_watched))
         return (RolledBack(refusal) if went_back else BuildRefused(refusal)), (CollectGarbage(),)
     if facts.repulled is not None:
         return Staged(facts.repulled), (RunStagedHook(facts.repulled),)
@@ -163,6 +177,12 @@ def _choose(facts: Facts) -> tuple[State, tuple[Effect, ...]]:
         if tree.carries(build):
             return Staged(tree), (RunStagedHook(tree),)
     return Fetching(build), (StartFetch(build, is_repull=False),)
+
+
+def _is_to_be_watched(facts: Facts, *, is_refused: bool) -> bool:
+    build = None if facts.goal is None else facts.goal.build
+    is_wanted = build is None or (facts.hot is not None and facts.hot.carries(build))
+    return facts.is_hot_watched and is_wanted and not is_refused and not facts.is_repull_wanted
 
 
 def _back_off(facts: Facts, problem: Problem, *effects: Effect) -> Step:
@@ -193,21 +213,21 @@ def _obey(model: Model, command: Command) -> Step:
                 return model, ()
             if facts.refusal is not None and facts.refusal.serial != goal.serial:
                 facts, effects = replace(facts, refusal=None), (RecordRefusal(None),)
-            facts = replace(facts, goal=goal, failure_count=0, is_repull_wanted=False, repulled=None)
+            facts = replace(facts, goal=goal, halt=None, failure_count=0, is_repull_wanted=False, repulled=None)
         case RepullRequested():
             if facts.goal is None or facts.goal.build is None:
                 return model, ()
             if facts.refusal is not None:
                 effects = (RecordRefusal(None),)
-            facts = replace(facts, refusal=None, is_repull_wanted=True, repulled=None, failure_count=0)
+            facts = replace(facts, refusal=None, halt=None, is_repull_wanted=True, repulled=None, failure_count=0)
         case RefusalLifted():
             if facts.refusal is None:
                 return model, ()
-            facts, effects = replace(facts, refusal=None, failure_count=0), (RecordRefusal(None),)
+            facts, effects = replace(facts, refusal=None, halt=None, failure_count=0), (RecordRefusal(None),)
         case HoldPlaced(reason):
             facts = replace(facts, hold=reason)
         case HoldLifted():
-            facts = replace(facts, hold=None)
+            facts = replace(facts, hold=None, halt=None)
         case SlotLost():
             if not isinstance(state, Draining):
                 return model, ()
@@ -234,7 +254,9 @@ def _serves_goal(state: State, facts: Facts) -> bool:
         case Staged(tree) | Draining(tree):
             is_wanted = build is not None and tree.carries(build)
             return is_free and is_wanted and (not facts.is_repull_wanted or facts.repulled == tree)
-        case WaitingForSlot() | BackingOff() | Steady() | RolledBack() | BuildRefused() | Held():
+        case Watching(tree):
+            return is_free and (build is None or tree.carries(build)) and not facts.is_repull_wanted
+        case WaitingForSlot() | BackingOff() | Steady() | RolledBack() | BuildRefused() | Held() | Halted():
             return False
         case _:
             assert_never(state)
@@ -243,9 +265,9 @@ def _serves_goal(state: State, facts: Facts) -> bool:
 def _leave(state: State, facts: Facts) -> tuple[Effect, ...]:
     """What ends with an interrupted state."""
     match state:
-        case Held():
+        case Held() | Halted():
             return ()
-        case Steady() | RolledBack() | BuildRefused() | Fetching() | BackingOff() | Staged():
+        case Steady() | RolledBack() | BuildRefused() | Fetching() | BackingOff() | Staged() | Watching():
             return (CancelWork(),)
         case WaitingForSlot():
             return (CancelWork(), ReleaseSlot())
@@ -292,15 +314,18 @@ def _conclude(model: Model, event: Outcome) -> Step:
         case Swapping(), SwapFinished(trees):
             facts = replace(facts, is_repull_wanted=facts.is_repull_wanted and facts.repulled is None, repulled=None)
             return _pursue(facts.with_trees(trees))
-        case Proving(), ProofFinished(hot):
-            return _pursue(replace(facts, hot=hot, failure_count=0), ReleaseSlot())
-        case Proving(), ProofFailed(problem):
+        case Proving(), ProofFinished(hot, is_watched):
+            watched = hot.name if is_watched else None
+            return _pursue(replace(facts, hot=hot, watched=watched, failure_count=0), ReleaseSlot())
+        case (Proving(), ProofFailed(problem)) | (Watching(), WatchFailed(problem)):
             if facts.standby is not None and (facts.goal is None or facts.goal.build is None):
                 return Model(facts, GoingBack(facts.standby, None)), (SwapBack(facts.standby),)
             effects = () if facts.standby is not None else (ReleaseSlot(),)
             return _refuse(facts, problem, *effects, swapped=True)
+        case Watching(), WatchPassed():
+            return _pursue(replace(facts, watched=None))
         case GoingBack(), SwapBackFinished(trees):
-            return _pursue(replace(facts.with_trees(trees), failure_count=0), ReleaseSlot())
+            return _pursue(replace(facts.with_trees(trees), watched=None, failure_count=0), ReleaseSlot())
         case GoingBack(), SwapBackFailed():
             facts = replace(facts, failure_count=facts.failure_count + 1)
             return Model(facts, state), (AwaitRetry(facts.failure_count),)

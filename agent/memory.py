@@ -1,4 +1,4 @@
-"""Owns what the agent remembers over restarts: the order it obeys, a refusal, a hold, and whether it left service.
+"""Owns what the agent remembers over restarts: order, refusal, hold, watch, absence from service, starts.
 
 Release directories and their records are left to `swapper`. Every file is written durably and read strictly; one that
 cannot be read is reported and counts as absent, so that a damaged file never stops the agent.
@@ -21,6 +21,9 @@ ORDER: Final = "order.json"
 REFUSAL: Final = "refusal.json"
 HOLD: Final = "hold.json"
 ABSENCE: Final = "out-of-service.json"
+WATCH: Final = "watch.json"
+STARTS: Final = "starts.json"
+MAINTENANCE: Final = "maintenance.json"
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +38,25 @@ class Absence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     swapped: bool
 
 
-_Kept = TypeVar("_Kept", Refusal, Hold, Absence)
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The release directory that is on watch; of no meaning once another one is hot."""
+
+    release: str
+
+
+class Starts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often the agent was started since it last came to rest."""
+
+    count: int
+
+
+class OutOfService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ids of the Consul services that were put into maintenance mode and are not known to be back."""
+
+    services: tuple[str, ...]
+
+
+_Kept = TypeVar("_Kept", Refusal, Hold, Absence, Watch, Starts, OutOfService)
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,9 @@ class Recollection:
     refusal: Refusal | None
     hold: Hold | None
     absence: Absence | None
+    watch: Watch | None
+    starts: Starts | None
+    out_of_service: OutOfService | None
     problems: tuple[str, ...]
 
 
@@ -63,6 +87,9 @@ class Memory:
             refusal=self._recall(REFUSAL, Refusal, problems),
             hold=self._recall(HOLD, Hold, problems),
             absence=self._recall(ABSENCE, Absence, problems),
+            watch=self._recall(WATCH, Watch, problems),
+            starts=self._recall(STARTS, Starts, problems),
+            out_of_service=self._recall(MAINTENANCE, OutOfService, problems),
             problems=tuple(problems),
         )
 
@@ -72,7 +99,7 @@ class Memory:
         Raises:
             TransientError, ConfigError: the disk cannot be written; what is left only takes room.
         """
-        for name in (ORDER, REFUSAL, HOLD, ABSENCE):
+        for name in (ORDER, REFUSAL, HOLD, ABSENCE, WATCH, STARTS, MAINTENANCE):
             remove_temporary(self._dir / name)
 
     def keep_order(self, order: Order) -> None:
@@ -90,6 +117,22 @@ class Memory:
     def keep_absence(self, absence: Absence | None) -> None:
         """Remember that the host is out of service, or that it is back."""
         self._keep(ABSENCE, absence)
+
+    def keep_watch(self, watch: Watch | None) -> None:
+        """Remember what is on watch, or that nothing is."""
+        self._keep(WATCH, watch)
+
+    def keep_starts(self, starts: Starts | None) -> None:
+        """Remember how often the agent was started without coming to rest; None: it has come to rest."""
+        self._keep(STARTS, starts)
+
+    def is_absent(self) -> bool:
+        """Whether the host left service and has not returned."""
+        return (self._dir / ABSENCE).exists()
+
+    def keep_out_of_service(self, left: OutOfService | None) -> None:
+        """Remember which Consul services are in maintenance mode by our doing, or that none is."""
+        self._keep(MAINTENANCE, left)
 
     def _keep(self, name: str, value: msgspec.Struct | Refusal | None) -> None:
         if value is None:

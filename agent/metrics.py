@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -34,6 +34,24 @@ class _Snapshot(Collector):
         yield _gauge("hotcold_problem", "1 while the wanted build does not run for a reason.", _flag(status["problem"]))
         yield _gauge("hotcold_busy_workers", "Workers that the drain waits for.", len(status["waiting_for"]))
         yield _counter("hotcold_swaps", "Exchanges of hot and cold since the agent started.", self._observed.swap_count)
+        phases = HistogramMetricFamily(
+            "hotcold_phase_seconds", "How long phases took since the agent started.", labels=["phase"]
+        )
+        for name, durations in self._observed.phases.items():
+            phases.add_metric([name], durations.buckets, durations.sum_s)
+        yield phases
+        deploys = HistogramMetricFamily(
+            "hotcold_deploy_seconds", "From the order seen to the new build proved, since the agent started."
+        )
+        deploys.add_metric([], self._observed.deploys.buckets, self._observed.deploys.sum_s)
+        yield deploys
+        yield from self._about_workers()
+        artifacts = status["artifacts"]
+        yield _gauge(
+            "hotcold_artifacts_failing",
+            "1 while the last pull of an artifact has failed.",
+            _flag(artifacts is not None and artifacts["failing_for_s"] is not None),
+        )
         progress = status["progress"] or {"bytes_done": 0, "bytes_total": 0}
         yield _gauge("hotcold_fetch_done_bytes", "Bytes of the artifact fetched so far.", progress["bytes_done"])
         yield _gauge("hotcold_fetch_size_bytes", "Size of the artifact being fetched.", progress["bytes_total"])
@@ -48,6 +66,16 @@ class _Snapshot(Collector):
             yield _gauge("hotcold_disk_free_inodes", "Free inodes under the root.", status["disk"]["free_inodes"])
         yield _gauge("hotcold_agent_resident_bytes", "Resident memory of the agent.", status["agent"]["rss_bytes"])
         yield _gauge("hotcold_agent_up_seconds", "Seconds since the agent started.", status["agent"]["up_for_s"])
+
+    def _about_workers(self) -> Iterator[Metric]:
+        workers = self._status["workers"]
+        yield _gauge("hotcold_workers", "Workers that are running.", workers["count"])
+        uses = GaugeMetricFamily(
+            "hotcold_workers_in_build", "Workers that live in a build's release directory.", labels=["build", "role"]
+        )
+        for use in workers["uses"]:
+            uses.add_metric([use["build"], "hot" if use["is_hot"] else "other"], len(use["pids"]))
+        yield uses
 
     def _about_builds(self) -> Iterator[Metric]:
         status = self._status

@@ -17,6 +17,7 @@ import structlog
 from agent import machine
 from agent.blocking import run_blocking
 from agent.config import Settings
+from agent.durations import Durations
 from agent.events import (
     INTERRUPTIBLE,
     CancelWork,
@@ -31,8 +32,22 @@ from agent.events import (
 )
 from agent.jobs import Job, Jobs
 from agent.judging import judge, uphold, withdrawn
-from agent.memory import Hold, Memory
-from agent.states import STATE_NAMES, BackingOff, BuildRefused, Facts, Goal, GoingBack, Held, Model, RolledBack, Steady
+from agent.memory import Hold, Memory, Starts
+from agent.states import (
+    STATE_NAMES,
+    BackingOff,
+    BuildRefused,
+    Facts,
+    Goal,
+    GoingBack,
+    Halted,
+    Held,
+    Model,
+    Proving,
+    RolledBack,
+    Steady,
+    Watching,
+)
 from agent.work import QueuedEffect, Workshop, problem_of, trees_on
 from artifact import HotcoldError, Refused
 from fleet import Entry, Order, Problem
@@ -41,6 +56,10 @@ from swapper import Swapper
 log = structlog.get_logger()
 
 STOPPING: Final = "the agent is stopping"
+MAX_STARTS: Final = 8
+"""Starts in a row, none of which came to rest, after which the agent tries nothing more by itself."""
+
+_AT_REST: Final = (Steady, RolledBack, BuildRefused, Held)
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,8 @@ class Situation:
                 return None if refusal is None else refusal.problem
             case Held(reason):
                 return Problem(kind="held", message=f"held by the operator: {reason}")
+            case Halted(reason):
+                return Problem(kind="halted", message=reason)
             case _:
                 return self.order_problem
 
@@ -142,6 +163,8 @@ class Runner:
         self._at_rest = asyncio.Event()
         self._seen: _Seen | None = None
         self._order_seen_s: float | None = None
+        self._start_count = 0
+        self._is_halted = False
         self.situation = Situation(Model(Facts(), Steady()), None, None, now(), clock())
 
     async def wake(self) -> tuple[str, ...]:
@@ -159,11 +182,15 @@ class Runner:
         order, strayed = self._own(recollection.order)
         facts = Facts(
             refusal=recollection.refusal,
+            watched=None if recollection.watch is None else recollection.watch.release,
             hold=None if recollection.hold is None else recollection.hold.reason,
+            halt=self._reason_to_halt(recollection.starts),
         ).with_trees(trees_on(disk))
         if order is not None:
             facts = replace(facts, goal=self._upheld(order))
         self._take(machine.wake(facts, is_out_of_service=recollection.absence is not None))
+        self._start_count = 0 if recollection.starts is None else recollection.starts.count
+        await self._count_start()
         return (*recollection.problems, *strayed, *disk.problems)
 
     async def run(self, group: asyncio.TaskGroup) -> None:
@@ -174,6 +201,7 @@ class Runner:
                 self._settle()
                 message = await self._inbox.get()
                 await self._handle(message)
+                await self._note_rest()
                 self._beat()
                 self._changed(self.situation)
         finally:
@@ -301,6 +329,39 @@ class Runner:
         except HotcoldError as error:
             log.warning("cannot record the hold; it ends with this process", error=str(error))
 
+    # --- starts without rest ------------------------------------------------------------------------------------------
+
+    def _reason_to_halt(self, starts: Starts | None) -> str | None:
+        if starts is None or starts.count < MAX_STARTS:
+            return None
+        return (
+            f"the agent was started {starts.count} times in a row without coming to rest: something ends it in the "
+            "middle of its work. Look at its journal; another order, a re-pull or `hotcold unhold` lets it try again"
+        )
+
+    async def _count_start(self) -> None:
+        """Before anything is done that might end the agent once more; a start with nothing to do is not counted."""
+        if not self._is_resting and self.situation.model.facts.halt is None:
+            await self._keep_starts(self._start_count + 1)
+        await self._note_rest()
+
+    async def _note_rest(self) -> None:
+        was_halted, self._is_halted = self._is_halted, self.situation.model.facts.halt is not None
+        is_counting_over = was_halted or self._is_resting
+        if self._start_count and is_counting_over and not self._is_halted:
+            await self._keep_starts(0)
+
+    @property
+    def _is_resting(self) -> bool:
+        return isinstance(self.situation.model.state, _AT_REST)
+
+    async def _keep_starts(self, count: int) -> None:
+        self._start_count = count
+        try:
+            await run_blocking(self._memory.keep_starts, Starts(count) if count else None)
+        except HotcoldError as error:
+            log.warning("cannot record that the agent was started, or has come to rest", error=str(error))
+
     # --- the machine --------------------------------------------------------------------------------------------------
 
     def _heard(self, job: Job[QueuedEffect], outcome: Outcome) -> None:
@@ -312,6 +373,7 @@ class Runner:
         self.situation = replace(before, model=model)
         if model.state != before.model.state:
             self.situation = replace(self.situation, since=self._now(), since_s=self._clock())
+            self._time(before)
             # How long a deploy takes is read off the log; wall-clock stamps would tell it wrong when the clock is set.
             seen_s = self._order_seen_s
             age_s = None if seen_s is None else round(self.situation.since_s - seen_s, 6)
@@ -321,6 +383,18 @@ class Runner:
                 self._jobs.cancel()
             else:
                 self._jobs.start(effect, is_interruptible=isinstance(effect, INTERRUPTIBLE))
+
+    def _time(self, before: Situation) -> None:
+        """Count how long a phase took, and, when the new build is proved, how long since its order was seen."""
+        observed = self._workshop.observed
+        if not isinstance(before.model.state, _AT_REST):
+            phase = observed.phases.setdefault(before.state_name, Durations())
+            phase.note(self.situation.since_s - before.since_s)
+        is_deployed = isinstance(before.model.state, Proving) and isinstance(
+            self.situation.model.state, Steady | Watching
+        )
+        if is_deployed and self._order_seen_s is not None:
+            observed.deploys.note(self.situation.since_s - self._order_seen_s)
 
     def _settle(self) -> None:
         is_idle = self._jobs.is_idle and self._inbox.empty()

@@ -74,7 +74,9 @@ class Facts:
         standby: the proved tree to go back to.
         ready: all complete trees except `hot`, the standby included.
         refusal: of the goal's build; dropped with the serial.
+        watched: name of the tree that was proved and is still on watch; another tree may be hot by now.
         hold: the operator's reason to start nothing, or None.
+        halt: the agent's own reason to start nothing until somebody wants something else, or None.
         is_repull_wanted: fetch the goal's build anew, whatever is on disk or refused.
         repulled: the tree that such a fetch made, until it is hot.
         failure_count: failed attempts at this goal, for the back-off.
@@ -85,7 +87,9 @@ class Facts:
     standby: Tree | None = None
     ready: tuple[Tree, ...] = ()
     refusal: Refusal | None = None
+    watched: str | None = None
     hold: str | None = None
+    halt: str | None = None
     is_repull_wanted: bool = False
     repulled: Tree | None = None
     failure_count: int = 0
@@ -93,6 +97,11 @@ class Facts:
     def with_trees(self, trees: Trees) -> Facts:
         """The same, with the disk as it is now."""
         return replace(self, hot=trees.hot, standby=trees.standby, ready=trees.ready)
+
+    @property
+    def is_hot_watched(self) -> bool:
+        """Whether what serves was proved, and is still on watch."""
+        return self.hot is not None and self.hot.name == self.watched
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,13 @@ class Proving:
 
 
 @dataclass(frozen=True)
+class Watching:
+    """The new build is proved and in service; it must stay healthy for a while."""
+
+    tree: Tree
+
+
+@dataclass(frozen=True)
 class GoingBack:
     """The links are exchanged back to the proved tree. Never interrupted. `refusal` None: it was superseded."""
 
@@ -160,7 +176,7 @@ class GoingBack:
 
 @dataclass(frozen=True)
 class RolledBack:
-    """The wanted build failed its proof; the build before it serves."""
+    """The wanted build failed its proof, or while it was watched; the build before it serves."""
 
     refusal: Refusal
 
@@ -182,6 +198,13 @@ class Held:
     reason: str
 
 
+@dataclass(frozen=True)
+class Halted:
+    """The agent has started again and again without coming to rest, and tries nothing more by itself."""
+
+    reason: str
+
+
 State = (
     Steady
     | Fetching
@@ -191,10 +214,12 @@ State = (
     | Draining
     | Swapping
     | Proving
+    | Watching
     | GoingBack
     | RolledBack
     | BuildRefused
     | Held
+    | Halted
 )
 
 STATE_NAMES: Final[Mapping[type[State], str]] = {
@@ -206,10 +231,12 @@ STATE_NAMES: Final[Mapping[type[State], str]] = {
     Draining: "draining",
     Swapping: "swapping",
     Proving: "proving",
+    Watching: "watching",
     GoingBack: "going_back",
     RolledBack: "rolled_back",
     BuildRefused: "build_refused",
     Held: "held",
+    Halted: "halted",
 }
 """How states are called in status, reports and metrics."""
 

@@ -6,8 +6,9 @@ Serving it is left to `agent.server`; nothing here is remembered, so that it can
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,9 +18,21 @@ from agent.blocking import run_blocking
 from agent.rate import Rate
 from agent.runner import Situation
 from agent.scrub import Scrubbed
-from agent.states import Draining, Facts, Fetching, GoingBack, Held, Proving, Staged, Swapping, WaitingForSlot
+from agent.states import (
+    Draining,
+    Facts,
+    Fetching,
+    GoingBack,
+    Held,
+    Proving,
+    Staged,
+    Swapping,
+    WaitingForSlot,
+    Watching,
+)
 from agent.version import VERSION
-from agent.work import Observed
+from agent.work import ArtifactContact, Observed
+from agent.workers import Match, lodgings
 from artifact import HotcoldError, Progress
 from fleet import Contact
 from swapper import Disk, Release, Swapper
@@ -30,6 +43,7 @@ class Sources:
     """Where the document's parts come from.
 
     Attributes:
+        workers: who counts as a worker, as configured now.
         config_problem: why the last reload was refused, or None.
         clock: monotonic seconds.
         started_s: the agent's start, by `clock`.
@@ -44,6 +58,7 @@ class Sources:
     swapper: Swapper
     contact: Contact
     observed: Observed
+    workers: Callable[[], Sequence[Match]]
     scrubbed: Callable[[], tuple[Scrubbed, ...]]
     situation: Callable[[], Situation]
     config_problem: Callable[[], str | None]
@@ -53,11 +68,13 @@ class Sources:
 
 async def status_of(sources: Sources) -> dict[str, Any]:
     """The document of `/v1/status`; see docs/formats.md."""
+    disk_part = await run_blocking(_read_disk, sources)
+    workers_part = await run_blocking(_read_workers, sources)
+    # Only now, for what is looked at meanwhile would be younger than the time that its age is reckoned from.
     situation, observed, now_s = sources.situation(), sources.observed, sources.clock()
     facts = situation.model.facts
-    disk_part = await run_blocking(_read_disk, sources)
     progress = observed.progress
-    contact = sources.contact
+    contact, artifacts = sources.contact, observed.artifacts
     return {
         "v": 1,
         "app": sources.app,
@@ -76,6 +93,7 @@ async def status_of(sources: Sources) -> dict[str, Any]:
         "waiting_for": [
             {"pid": busy.pid, "command": busy.command, "reasons": list(busy.reasons)} for busy in observed.waiting_for
         ],
+        "workers": workers_part,
         "problem": None if situation.problem is None else msgspec.to_builtins(situation.problem),
         "order_problem": None if situation.order_problem is None else msgspec.to_builtins(situation.order_problem),
         "retry_in_s": None if observed.retry_at_s is None else round(max(0.0, observed.retry_at_s - now_s), 3),
@@ -107,6 +125,14 @@ async def status_of(sources: Sources) -> dict[str, Any]:
             "failing_for_s": _ago(contact.failing_since_s, now_s),
             "error": contact.error,
         },
+        "artifacts": None
+        if artifacts == ArtifactContact()
+        else {
+            "url": artifacts.url,
+            "last_answer_s_ago": _ago(artifacts.last_answer_s, now_s),
+            "failing_for_s": _ago(artifacts.failing_since_s, now_s),
+            "error": artifacts.error,
+        },
         "config": {"path": sources.config_path, "problem": sources.config_problem()},
         "agent": {
             "version": VERSION,
@@ -134,6 +160,39 @@ def _read_disk(sources: Sources) -> dict[str, Any]:
         nothing = {"hot": None, "cold": None, "standby": None, "disk": None}
         return {**nothing, "disk_problems": [f"{sources.root} cannot be read: {error}"]}
     return {**_links(disk), "disk_problems": list(disk.problems), "disk": _space(space)}
+
+
+def _read_workers(sources: Sources) -> dict[str, Any]:
+    """Which builds the workers really use, whatever the links show."""
+    nothing = {"count": 0, "uses": [], "nowhere": [], "unseen": [], "problem": None}
+    releases = Path(sources.root).resolve() / "releases"
+    try:
+        disk = sources.swapper.look()
+        workers = lodgings(sources.workers(), releases)
+    except (HotcoldError, OSError) as error:
+        return {**nothing, "problem": f"workers cannot be looked at: {error}"}
+    builds = {release.name: release.build_id for release in disk.releases}
+    names = sorted({name for worker in workers for name in worker.releases})
+    return {
+        "count": len(workers),
+        "uses": [
+            {
+                "build": builds.get(name, name),
+                "release": name,
+                "is_hot": disk.hot is not None and disk.hot.name == name,
+                "pids": [worker.pid for worker in workers if name in worker.releases],
+                "evidence": next(
+                    f"pid {worker.pid} ({worker.command}): {worker.releases[name]}"
+                    for worker in workers
+                    if name in worker.releases
+                ),
+            }
+            for name in names
+        ],
+        "nowhere": [worker.pid for worker in workers if worker.is_seen and not worker.releases],
+        "unseen": [worker.pid for worker in workers if not worker.is_seen],
+        "problem": None,
+    }
 
 
 def _links(disk: Disk) -> dict[str, Any]:
@@ -174,7 +233,7 @@ def _detail(situation: Situation) -> str:
     match situation.model.state:
         case Fetching(build):
             return f"build {build.id}"
-        case Staged(tree) | WaitingForSlot(tree) | Draining(tree) | Swapping(tree) | Proving(tree):
+        case Staged(tree) | WaitingForSlot(tree) | Draining(tree) | Swapping(tree) | Proving(tree) | Watching(tree):
             return f"build {tree.build_id}"
         case GoingBack(fallback, _):
             return f"to build {fallback.build_id}"

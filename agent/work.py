@@ -20,6 +20,7 @@ import structlog
 from agent.blocking import run_blocking, run_until_cancelled
 from agent.config import HookPoint, Settings
 from agent.drain import drain
+from agent.durations import Durations
 from agent.events import (
     AcquireSlot,
     AwaitRetry,
@@ -42,18 +43,22 @@ from agent.events import (
     StartDrain,
     StartFetch,
     StartProving,
+    StartWatching,
     SwapBack,
     SwapBackFailed,
     SwapBackFinished,
     SwapFailed,
     SwapFinished,
     SwapIn,
+    WatchFailed,
+    WatchPassed,
     Work,
 )
 from agent.gauges import read_gauge
 from agent.hooks import HookFailed, HookRun, run_hook
-from agent.memory import Absence, Memory
-from agent.prove import prove
+from agent.maintenance import Maintenance
+from agent.memory import Absence, Memory, Watch
+from agent.prove import prove, watch
 from agent.rate import Rate
 from agent.ready import ReadyPuller
 from agent.slots import SlotKeeper
@@ -72,15 +77,35 @@ QueuedEffect = Work | ReturnToService | ReleaseSlot | RecordRefusal | CollectGar
 
 
 @dataclass
+class ArtifactContact:
+    """How artifact servers have answered in this life of the agent; None before the first pull.
+
+    Attributes:
+        url: where the last answer came from.
+        last_answer_s: when bytes of an artifact last arrived, monotonic.
+        failing_since_s: when a pull first failed since then, monotonic.
+        error: what the latest failure said.
+    """
+
+    url: str | None = None
+    last_answer_s: float | None = None
+    failing_since_s: float | None = None
+    error: str | None = None
+
+
+@dataclass
 class Observed:
     """What work under way lets others see; the status socket reads it."""
 
     progress: Progress | None = None
+    artifacts: ArtifactContact = field(default_factory=ArtifactContact)
     rate: Rate = field(default_factory=Rate)
     waiting_for: Sequence[Busy] = ()
     retry_at_s: float | None = None
     hooks: dict[HookPoint, tuple[HookRun, datetime]] = field(default_factory=dict)
     swap_count: int = 0
+    phases: dict[str, Durations] = field(default_factory=dict)
+    deploys: Durations = field(default_factory=Durations)
 
 
 def tree_of(release: Release) -> Tree:
@@ -123,6 +148,7 @@ class Workshop:
         swapper: Swapper,
         memory: Memory,
         slots: SlotKeeper,
+        maintenance: Maintenance,
         pullers: ReadyPuller,
         http: aiohttp.ClientSession,
         clock: Callable[[], float],
@@ -134,6 +160,7 @@ class Workshop:
         self._swapper = swapper
         self._memory = memory
         self._slots = slots
+        self._maintenance = maintenance
         self._pullers = pullers
         self._http = http
         self._clock = clock
@@ -173,6 +200,8 @@ class Workshop:
                 return await self._swap_in(tree)
             case StartProving(tree):
                 return await self._prove(tree)
+            case StartWatching(tree):
+                return await self._watch(tree)
             case SwapBack(fallback):
                 return await self._swap_back(fallback)
             case AwaitRetry(attempt):
@@ -217,6 +246,7 @@ class Workshop:
                         )
         except HotcoldError as error:
             log.warning("fetch failed", build=build.id, kind=error.kind, error=str(error))
+            self._note_failed_pull(error)
             return FetchFailed(problem_of(error), is_final=isinstance(error, ArtifactRejected))
         finally:
             self.observed.progress = None
@@ -257,8 +287,16 @@ class Workshop:
         )
 
     def _on_progress(self, progress: Progress) -> None:
+        now_s = self._clock()
+        if progress.bytes_done and progress != self.observed.progress:
+            self.observed.artifacts = ArtifactContact(url=progress.url, last_answer_s=now_s)
         self.observed.progress = progress
-        self.observed.rate.note(self._clock(), progress.bytes_done)
+        self.observed.rate.note(now_s, progress.bytes_done)
+
+    def _note_failed_pull(self, error: HotcoldError) -> None:
+        contact = self.observed.artifacts
+        since_s = self._clock() if contact.failing_since_s is None else contact.failing_since_s
+        self.observed.artifacts = replace(contact, failing_since_s=since_s, error=str(error))
 
     @contextlib.asynccontextmanager
     async def _left_on_failure(self, puller: Puller, release: Release, *, is_resumable: bool) -> AsyncIterator[None]:
@@ -293,6 +331,7 @@ class Workshop:
             async with _translated("draining"):
                 release = await self._release(tree)
                 await self._keep_absence(Absence(swapped=False))
+                await self._maintenance.leave(f"hotcold is about to swap to {tree.build_id}")
                 await self._run_hook("before_drain", build_id=tree.build_id, release=release)
                 disk = await run_blocking(self._swapper.look)
                 if disk.hot is not None:
@@ -386,8 +425,34 @@ class Workshop:
             log.warning("cannot record the proof", build=tree.build_id, error=str(error))
             self._unrecorded_proof = release
         await self._run_hook_anyway("proved", tree.build_id, release)
-        await self._keep_absence(None)
-        return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True))
+        is_watched = self._settings().probe.watch_s > 0
+        # Before service is taken up again: a build that is on watch must stay so after a kill.
+        await self._keep_watch(Watch(tree.name) if is_watched else None)
+        await self._return()
+        return ProofFinished(Tree(tree.name, tree.build_id, tree.digest, proved=True), is_watched=is_watched)
+
+    async def _watch(self, tree: Tree) -> Outcome:
+        try:
+            async with _translated("watching"):
+                await watch(
+                    self._settings().probe,
+                    session=self._http,
+                    clock=self._clock,
+                    sleep=self._sleep,
+                    environment=self._environment("probe", build_id=tree.build_id, release=await self._release(tree)),
+                )
+        except HotcoldError as error:
+            log.warning("watch failed", build=tree.build_id, kind=error.kind, error=str(error))
+            return WatchFailed(problem_of(error))
+        await self._keep_watch(None)
+        return WatchPassed()
+
+    async def _keep_watch(self, kept: Watch | None) -> None:
+        try:
+            await run_blocking(self._memory.keep_watch, kept)
+        except HotcoldError as error:
+            # The price: a restart of the agent ends the watch early, or begins it again.
+            log.warning("cannot record the watch", error=str(error))
 
     async def _make_up_for_proof(self) -> None:
         """Record what could not be recorded: without it, the release is no place to go back to once another is hot."""
@@ -413,6 +478,10 @@ class Workshop:
             await self._run_hook_anyway("reverted", build_id, hot)
         else:
             await self._run_hook_anyway("failed", build_id, hot)
+        await self._return()
+
+    async def _return(self) -> None:
+        self._maintenance.come_back()
         await self._keep_absence(None)
 
     async def _keep_absence(self, absence: Absence | None) -> None:

@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import signal
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from agent.holdings import Connections, command_line, effective_user, executable, read_holdings, units_of
+from agent.holdings import Connections, birth_of, command_line, effective_user, executable, read_holdings, units_of
 from artifact import ConfigError
 
 _CAPABILITIES: Final = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
@@ -71,7 +71,51 @@ class Busy:
         return self.command if self.pid is None else f"pid {self.pid} ({self.command})"
 
 
-def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[psutil.Process]:
+@dataclass(frozen=True)
+class Worker:
+    """A process, told from a later one of the same number by the clock tick at which it started."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Lodging:
+    """Where a worker lives.
+
+    Attributes:
+        releases: names of the release directories that it holds something in, each with one path as evidence.
+        is_seen: whether all could be read; where not, there may be more.
+    """
+
+    pid: int
+    command: str
+    releases: Mapping[str, str]
+    is_seen: bool
+
+
+def lodgings(matches: Iterable[Match], releases: Path, *, agent_pid: int | None = None) -> list[Lodging]:
+    """Tell of every worker which release directories it lives in.
+
+    Args:
+        matches: who is a worker.
+        releases: the directory of the release directories, with no symbolic link in its path.
+        agent_pid: of the agent, which is no worker, nor are its descendants; None: this process.
+
+    Raises:
+        ConfigError: as `find_workers`.
+        OSError: /proc answers neither with data nor with a refusal.
+    """
+    found = []
+    for worker in find_workers(matches, agent_pid=agent_pid):
+        holdings = read_holdings(worker.pid)
+        lodging = Lodging(worker.pid, command_line(worker.pid), holdings.entries_of(releases), not holdings.unseen)
+        if _is_alive(worker):
+            found.append(lodging)
+    return found
+
+
+def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> list[Worker]:
     """Find the processes that any of `matches` describes, except the agent with all its descendants.
 
     Where an executable may not be read, that criterion holds, so that a missing privilege makes too many workers rather
@@ -86,23 +130,20 @@ def find_workers(matches: Iterable[Match], *, agent_pid: int | None = None) -> l
     for pid in psutil.pids() if tests else ():
         if not any(_is_match(pid, match, user_id, among) for match, user_id, among in tests):
             continue
-        try:
-            process = psutil.Process(pid)
-            if not _is_family(process, family):
-                workers.append(process)
-        except psutil.NoSuchProcess:
-            continue
+        birth = birth_of(pid)
+        if birth is not None and not _is_family(pid, birth.parent, family):
+            workers.append(Worker(pid, birth.started))
     return workers
 
 
-def evidence(processes: Iterable[psutil.Process], tree: Path, doors: Collection[int | str] = ()) -> list[Busy]:
+def evidence(workers: Iterable[Worker], tree: Path, doors: Collection[int | str] = ()) -> list[Busy]:
     """Tell which processes hold something inside `tree`, or connections on `doors`.
 
     A connection counts while it is established, also when idle, and while the client has closed only its own half. What
     may not be read counts as a reason too: nobody is called drained unseen.
 
     Args:
-        processes: as `find_workers` gives them; those that have ended meanwhile are passed over.
+        workers: as `find_workers` gives them; those that have ended meanwhile are passed over.
         tree: a release directory, with no symbolic link in its path.
         doors: local TCP ports, and paths of Unix sockets.
 
@@ -111,14 +152,14 @@ def evidence(processes: Iterable[psutil.Process], tree: Path, doors: Collection[
     """
     connections = Connections(doors)
     busy = []
-    for process in processes:
-        holdings = read_holdings(process.pid)
-        reasons = [*holdings.inside(tree), *connections.of(process.pid, holdings)]
+    for worker in workers:
+        holdings = read_holdings(worker.pid)
+        reasons = [*holdings.inside(tree), *connections.of(worker.pid, holdings)]
         if holdings.unseen:
             reasons.append(f"cannot see: {', '.join(holdings.unseen)}: permission denied; needs {_CAPABILITIES}")
         # Asked last, so that a process that ended, or whose number was given away, takes no blame.
-        if reasons and _is_alive(process):
-            busy.append(Busy(process.pid, command_line(process.pid), tuple(reasons)))
+        if reasons and _is_alive(worker):
+            busy.append(Busy(worker.pid, command_line(worker.pid), tuple(reasons)))
     return busy
 
 
@@ -133,16 +174,18 @@ def signal_workers(matches: Iterable[Match], pids: Collection[int], number: sign
     Raises:
         ConfigError: a user is not known (`unknown_user`), or this agent may not signal them (`may_not_signal`).
     """
-    for process in find_workers(matches):
-        if process.pid not in pids:
+    for worker in find_workers(matches):
+        if worker.pid not in pids:
             continue
         try:
-            process.send_signal(number)
+            process = psutil.Process(worker.pid)
+            if _is_alive(worker):
+                process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
         except psutil.AccessDenied as error:
             raise ConfigError(
-                f"pid {process.pid} ({command_line(process.pid)}) may not be signalled by user {os.geteuid()}: give "
+                f"pid {worker.pid} ({command_line(worker.pid)}) may not be signalled by user {os.geteuid()}: give "
                 "the unit CAP_KILL (AmbientCapabilities= and CapabilityBoundingSet=), or set another `drain.policy`",
                 kind="may_not_signal",
             ) from error
@@ -216,16 +259,14 @@ def _family_of(pid_file: str | None) -> Collection[int] | None:
         ) from error
 
 
-def _is_family(process: psutil.Process, known: dict[int, bool]) -> bool:
+def _is_family(pid: int, parent: int, known: dict[int, bool]) -> bool:
     """Tell whether a process is the agent or descends from it; `known` remembers the answers of one look."""
-    if process.pid not in known:
-        parent = process.parent()
-        known[process.pid] = parent is not None and _is_family(parent, known)
-    return known[process.pid]
+    if pid not in known:
+        birth = birth_of(parent) if parent else None
+        known[pid] = birth is not None and _is_family(parent, birth.parent, known)
+    return known[pid]
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _is_alive(worker: Worker) -> bool:
+    birth = birth_of(worker.pid)
+    return birth is not None and birth.started == worker.started

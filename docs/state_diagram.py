@@ -58,6 +58,7 @@ STARTS: Final = (
     st.Facts(goal=GOALS[1], hot=NEW_B, standby=A, ready=(A,)),
     st.Facts(goal=GOALS[1], hot=NEW_B),
     st.Facts(goal=GOALS[1], hot=A, hold="sample"),
+    st.Facts(goal=GOALS[1], hot=A, halt="sample"),
 )
 COMMANDS: Final = (
     *(ev.OrderSeen(goal) for goal in GOALS),
@@ -96,12 +97,13 @@ def _samples(  # noqa: PLR0911 - a row for each kind of outcome
     if kind is ev.SwapBackFinished and isinstance(state, st.GoingBack):
         return (ev.SwapBackFinished(_disk(facts, state.fallback)),)
     if kind is ev.ProofFinished and isinstance(state, st.Proving):
-        return (ev.ProofFinished(replace(state.tree, proved=True)),)
+        proved = replace(state.tree, proved=True)
+        return tuple(ev.ProofFinished(proved, is_watched=is_watched) for is_watched in (False, True))
     if kind is ev.RetryDue:
         return (ev.RetryDue(_disk(facts)),)
     if kind in {ev.FetchFailed, ev.StagedFailed}:
         return (kind(PROBLEM, is_final=False), kind(PROBLEM, is_final=True))
-    if kind in {ev.DrainFailed, ev.SwapFailed, ev.ProofFailed, ev.SwapBackFailed}:
+    if kind in {ev.DrainFailed, ev.SwapFailed, ev.ProofFailed, ev.WatchFailed, ev.SwapBackFailed}:
         return (kind(PROBLEM),)
     return (kind(),)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.config import Settings, load_settings
-from agent.prove import ProbeSettings
+from agent.probes import ProbeSettings
 from hotcold.command import Command
 from hotcold.options import without_credentials
 
@@ -74,10 +74,16 @@ def _in_effect(settings: Settings) -> dict[str, str]:
 
 def proof_in_words(probe: ProbeSettings) -> str:
     """How a build has to prove itself."""
+    what = []
+    if probe.unit is not None:
+        what.append(f"unit {probe.unit} is active")
+    if probe.tcp is not None:
+        what.append(f"{probe.tcp} accepts connections")
     if probe.url is not None:
-        what = f"{without_credentials(probe.url)} answers {' or '.join(map(str, probe.status))}"
-    elif probe.command is not None:
-        what = f"{probe.command[0]} exits with 0"
-    else:
+        what.append(f"{without_credentials(probe.url)} answers {' or '.join(map(str, probe.status))}")
+    if probe.command is not None:
+        what.append(f"{probe.command[0]} exits with 0")
+    if not what:
         return "none: every build counts as proved"
-    return f"{what}, {probe.successes} in a row within {probe.deadline_s:g} s"
+    then = f", then watched for {probe.watch_s:g} s" if probe.watch_s else ""
+    return f"{' and '.join(what)}, {probe.successes} in a row within {probe.deadline_s:g} s{then}"

@@ -30,6 +30,7 @@ from agent.states import (
     Staged,
     Steady,
     Trees,
+    Watching,
 )
 from agent.work import trees_on
 from artifact import ArtifactRejected, ConfigError, HotcoldError, ManifestRef, Refused, TransientError
@@ -127,6 +128,9 @@ async def foresee(settings: Settings, *, patience_s: float, agent: str | None) -
     if facts.refusal is not None and goal is not None and facts.refusal.serial != goal.serial:
         facts = replace(facts, refusal=None)  # as the machine does when it sees the order
     facts = facts.with_trees(Trees() if known.disk is None else trees_on(known.disk))
+    if agent is not None and agent.startswith("halted"):
+        message = "nothing: the agent has halted, because its starts did not come to rest"
+        return replace(seen, verdict="stuck", message=message, step=f"hotcold why --app {seen.app}")
     model, _ = machine.wake(facts, is_out_of_service=False)
     return await _tell(settings, known, seen, model)
 
@@ -210,6 +214,8 @@ async def _tell(  # noqa: PLR0911 - a row for each state
             return await _fetching(settings, known, seen, model, build)
         case Steady():
             return _at_rest(seen)
+        case Watching(tree):
+            return replace(seen, message=f"nothing: build {tree.build_id} serves, and is watched")
         case _:
             return replace(seen, verdict="nothing", message=f"nothing: {type(model.state).__name__}")
 

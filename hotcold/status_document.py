@@ -17,7 +17,7 @@ BUSY: Final = 3
 NOT_AS_WANTED: Final = 4
 UNREACHABLE: Final = 5
 
-_NOT_AS_WANTED_STATES: Final = frozenset({"rolled_back", "build_refused", "backing_off", "held"})
+_NOT_AS_WANTED_STATES: Final = frozenset({"rolled_back", "build_refused", "backing_off", "held", "halted"})
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,32 @@ class Busy(_Part, frozen=True):
     pid: int | None = None
     command: str = ""
     reasons: tuple[str, ...] = ()
+
+
+class Use(_Part, frozen=True):
+    """Workers that live in one release directory."""
+
+    build: str
+    is_hot: bool = False
+    pids: tuple[int, ...] = ()
+
+
+class Workers(_Part, frozen=True):
+    """Which builds the running workers really use."""
+
+    count: int = 0
+    uses: tuple[Use, ...] = ()
+    unseen: tuple[int, ...] = ()
+    problem: str | None = None
+
+
+class Artifacts(_Part, frozen=True):
+    """How artifact servers have answered."""
+
+    url: str | None = None
+    last_answer_s_ago: float | None = None
+    failing_for_s: float | None = None
+    error: str | None = None
 
 
 class Trouble(_Part, frozen=True):
@@ -143,7 +169,9 @@ class Status(_Part, frozen=True):
     disk_problems: tuple[str, ...] = ()
     retry_in_s: float | None = None
     hooks: Mapping[str, HookRun] = {}
+    workers: Workers = Workers()
     store: Contact = Contact()
+    artifacts: Artifacts | None = None
     config: Configured = Configured()
     agent: Process = Process()
     disk: Space | None = None

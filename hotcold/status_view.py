@@ -14,7 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hotcold.options import without_credentials
-from hotcold.status_document import BUSY, NOT_AS_WANTED, STEADY, Fetched, HookRun, Status, Tree
+from hotcold.status_document import (
+    BUSY,
+    NOT_AS_WANTED,
+    STEADY,
+    Artifacts,
+    Fetched,
+    HookRun,
+    Status,
+    Tree,
+    Workers,
+)
 from hotcold.terminal import ago, duration, many, size, state_text
 
 SHOWN_WORKERS: Final = 8
@@ -139,7 +149,11 @@ def _facts(status: Status, now: datetime) -> Table:
         table.add_row("standby", *_tree(status.standby))
     if status.cold is not None and status.cold != status.standby:
         table.add_row("cold", *_tree(status.cold))
+    if status.workers.count or status.workers.problem:
+        table.add_row("workers", *_in_builds(status.workers))
     table.add_row("Consul", *_contact(status))
+    if status.artifacts is not None:
+        table.add_row("artifacts", *_artifacts(status.artifacts))
     if status.disk is not None:
         share = status.disk.free_bytes / status.disk.total_bytes if status.disk.total_bytes else 1.0
         free = Text(f"{size(status.disk.free_bytes)} free", "" if share > _LOW_DISK else "bold yellow")
@@ -165,6 +179,32 @@ def _tree(tree: Tree | None) -> tuple[Text, Text]:
         return Text("nothing", "bold yellow"), Text("nothing is deployed here yet", "dim")
     note = tree.path + ("" if tree.proved else ", not proved")
     return Text(tree.build or tree.name, "bold"), Text(note, "dim")
+
+
+def _in_builds(workers: Workers) -> tuple[Text, Text]:
+    if workers.problem is not None:
+        return Text("unknown", "bold yellow"), Text(workers.problem, "dim")
+    parts = [
+        f"{len(use.pids)} in {use.build}" + ("" if use.is_hot else f" (pid {', '.join(map(str, use.pids[:3]))})")
+        for use in sorted(workers.uses, key=lambda use: not use.is_hot)
+    ]
+    if workers.unseen:
+        parts.append(f"{len(workers.unseen)} may not be looked at")
+    is_behind = any(not use.is_hot for use in workers.uses) or bool(workers.unseen)
+    return Text(str(workers.count), "bold yellow" if is_behind else ""), Text(
+        ", ".join(parts) or "none holds anything of a build", "dim"
+    )
+
+
+def _artifacts(artifacts: Artifacts) -> tuple[Text, Text]:
+    where = without_credentials(artifacts.url or "")
+    answered = "" if artifacts.last_answer_s_ago is None else f"{where}, {duration(artifacts.last_answer_s_ago)} ago"
+    if artifacts.failing_for_s is None:
+        return Text("answered", "green"), Text(answered, "dim")
+    note = f"last answer {answered}: " if answered else ""
+    return Text(f"failing for {duration(artifacts.failing_for_s)}", "bold yellow"), Text(
+        f"{note}{artifacts.error or ''}", "dim"
+    )
 
 
 def _contact(status: Status) -> tuple[Text, Text]:

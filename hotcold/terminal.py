@@ -23,11 +23,13 @@ STATES: Final[Mapping[str, tuple[str, str]]] = {
     "draining": ("◌", "yellow"),
     "swapping": ("⇄", "magenta"),
     "proving": ("◑", "magenta"),
+    "watching": ("◉", "green"),
     "going_back": ("↶", "red"),
     "backing_off": ("↻", "yellow"),
     "rolled_back": ("↶", "red"),
     "build_refused": ("✗", "red"),
     "held": ("‖", "blue"),
+    "halted": ("■", "red"),
 }
 _UNKNOWN: Final = ("?", "white")
 

@@ -39,6 +39,8 @@ def reason_of(status: Status) -> Reason:
 
 
 def _of_hold(status: Status) -> Reason | None:
+    if status.state.name == "halted":
+        return Reason("halted", status.state.detail, f"hotcold unhold --app {status.app}")
     if status.state.name != "held":
         return None
     return Reason("held", f"this host is held: {status.state.detail}", f"hotcold unhold --app {status.app}")
@@ -115,10 +117,11 @@ def _of_work(status: Status) -> Reason | None:
             )
         case "draining":
             return Reason("draining", f"{wanted} is ready; {lasts} this host waits for {_busy(status)}")
-        case "swapping" | "proving" | "going_back":
+        case "swapping" | "proving" | "watching" | "going_back":
             doing = {
                 "swapping": f"{wanted} takes over this moment",
                 "proving": f"{wanted} serves, and is being proved, {lasts}",
+                "watching": f"it does: {wanted} serves, and is on watch, {lasts}",
                 "going_back": "this host goes back to the build before this moment",
             }
             return Reason(status.state.name, doing[status.state.name])

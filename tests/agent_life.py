@@ -19,6 +19,7 @@ import aiohttp
 
 from agent.config import Settings, parse_settings
 from agent.events import RepullRequested
+from agent.maintenance import Maintenance
 from agent.memory import Memory
 from agent.ready import ReadyPuller
 from agent.runner import Runner, Situation
@@ -47,6 +48,7 @@ class AgentHost:
     pinned: tuple[str, ...] = ()
     durability: str = "syncfs"
     probe: str = ""
+    trees_are_read_only: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -62,7 +64,7 @@ class AgentHost:
             f'app = "{APP}"\ntier = "{TIER}"\nhost = "web-1"\nroot = "{self.layout.root}"\n'
             f'state_dir = "{self.layout.state_dir}"\nsocket = "{self.base}/socket"\n'
             f'[releases]\nkeep = {self.keep}\npinned = [{pinned}]\ndurability = "{self.durability}"\n'
-            f"{self.probe}",
+            f"[fetch]\ntrees_are_read_only = {str(self.trees_are_read_only).lower()}\n{self.probe}",
             {},
         )
 
@@ -153,8 +155,9 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX, pauses: list[float]
         async with aiohttp.ClientSession() as http:
             memory = Memory(settings.identity.layout.state_dir)
             chance = random.Random(1)
+            store = ConsulStore(settings.identity.consul)  # never asked: orders limit nothing, drains name no service
             slots = SlotKeeper(
-                ConsulStore(settings.identity.consul),  # orders here limit nothing, so that it is never asked
+                store,
                 slots_prefix(APP, TIER),
                 "web-1",
                 lost=lambda: None,
@@ -166,6 +169,7 @@ async def living(host: AgentHost, *, kernel: Kernel = LINUX, pauses: list[float]
                 settings=lambda: settings,
                 swapper=swapper,
                 memory=memory,
+                maintenance=Maintenance(store, memory, services=tuple, sleep=_pause, chance=chance),
                 slots=slots,
                 pullers=ReadyPuller(lambda: False),
                 http=http,

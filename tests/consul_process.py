@@ -180,7 +180,7 @@ class ConsulCluster:
     def __init__(self, directory: Path, count: int = 3) -> None:
         ports = free_ports(4 * count)
         http, server, lan, wan = (ports[at : at + count] for at in range(0, 4 * count, count))
-        joins = [f"-retry-join=127.0.0.1:{port}" for port in lan]
+        self.joins = [f"-retry-join=127.0.0.1:{port}" for port in lan]
         self._raft = {f"127.0.0.1:{port}": index for index, port in enumerate(server)}
         self.servers = [
             ConsulServer(
@@ -195,7 +195,7 @@ class ConsulCluster:
                     f"-serf-wan-port={wan[index]}",
                     "-retry-interval=1s",
                     "-hcl=performance { raft_multiplier = 1 }",
-                    *joins,
+                    *self.joins,
                 ],
                 http_port=http[index],
             )
@@ -231,3 +231,38 @@ class ConsulCluster:
         """The others."""
         leader = self.leader
         return [each for each in self.servers if each is not leader]
+
+
+class ConsulClient(ConsulServer):
+    """A host's own agent, which keeps nothing but what its host registers; `options` are HCL."""
+
+    def __init__(self, directory: Path, cluster: ConsulCluster, options: str = "") -> None:
+        http, lan = free_ports(2)
+        self._options = directory / "options.hcl"
+        super().__init__(
+            directory,
+            [
+                "-node=client",
+                f"-data-dir={directory / 'data'}",
+                f"-serf-lan-port={lan}",
+                "-retry-interval=1s",
+                f"-config-file={self._options}",
+                *cluster.joins,
+            ],
+            http_port=http,
+        )
+        self._options.write_text(options)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def reconfigure(self, options: str) -> None:
+        """Let it read other options without a restart."""
+        self._options.write_text(options)
+        self._running().send_signal(signal.SIGHUP)

@@ -27,8 +27,9 @@ def look_at_settings(patient: Patient) -> Sequence[Finding]:
         findings.append(Finding("keys", "ok", "none are trusted: signatures are not looked at"))
     else:
         findings.append(Finding("keys", "ok", f"builds are taken that {settings.trusted_keys} signed"))
-    if settings.probe.url is None and settings.probe.command is None:
-        remedy = "set [probe] url or command: it is what brings a host back by itself"
+    probe = settings.probe
+    if all(each is None for each in (probe.url, probe.command, probe.tcp, probe.unit)):
+        remedy = "set [probe] url, command, tcp or unit: it is what brings a host back by itself"
         findings.append(Finding("probe", "warning", "none: every build counts as proved", remedy))
     return findings
 

@@ -276,7 +276,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def a_shop(directory: Path, consul_address: str) -> AsyncIterator[Shop]:
+async def a_shop(directory: Path, consul_address: str, *, token: str = "") -> AsyncIterator[Shop]:
     """Serve `directory/artifacts`; names in `behaviours` are answered by the test's own function instead."""
     artifacts = directory / "artifacts"
     artifacts.mkdir(parents=True)
@@ -297,7 +297,7 @@ async def a_shop(directory: Path, consul_address: str) -> AsyncIterator[Shop]:
     await site.start()
     port = runner.addresses[0][1]
     try:
-        async with ConsulStore(ConsulSettings(address=consul_address)) as store:
+        async with ConsulStore(ConsulSettings(address=consul_address, token=token or None)) as store:
             yield Shop(directory, store, f"http://127.0.0.1:{port}", behaviours)
     finally:
         await runner.cleanup()

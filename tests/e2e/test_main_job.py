@@ -12,9 +12,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet import Order, decode_report, encode
+from fleet import Order, Service, decode_report, encode
 from fleet.keys import host_key, service_name, tier_key
 from tests.e2e.host import APP, TIER, Host, Shop, hotcold, until
+from tests.processes import orphan
 
 NewHost = Callable[..., Host]
 
@@ -100,6 +101,51 @@ async def test_bad_build_goes_back_and_stays_refused(shop: Shop, new_host: NewHo
     assert host.log.read_text().count('"event": "swapped"') == swaps + 2
     await shop.order(good)
     await host.until("steady", lambda s: s["state"]["name"] == "steady" and s["problem"] is None)
+
+
+async def test_status_tells_which_build_each_worker_really_uses(shop: Shop, new_host: NewHost) -> None:
+    """A worker that was not told of the swap lives on in the build before, whatever `hot` shows."""
+    host = new_host()
+    host.write_config('[drain]\nworkers = [{ command = "--role=orphan$" }]\ntimeout_s = 0\npolicy = "proceed"\n')
+    host.start()
+    await shop.order(shop.pack("b1"))
+    status = await host.until_steady("b1")
+    assert status["artifacts"]["failing_for_s"] is None
+    with orphan(host.hot.resolve()) as worker:
+        await shop.order(shop.pack("b2"))
+        status = await host.until_steady("b2")
+        [use] = [use for use in status["workers"]["uses"] if worker.pid in use["pids"]]
+        assert (use["build"], use["is_hot"]) == ("b1", False)
+        assert f"in b1 (pid {worker.pid})" in await hotcold("status", "--socket", str(host.socket))
+
+
+async def test_the_apps_service_is_in_maintenance_while_its_host_is_out(shop: Shop, new_host: NewHost) -> None:
+    """In Consul's own words, from before the drain until the proof; and back after a kill in between."""
+    service = Service(id="app-1", name="app", ttl_s=600)
+    await shop.store.pass_check(service, "well")
+
+    async def is_at(status: str) -> bool:
+        return [each.status for each in await shop.store.services("app")] == [status]
+
+    host = new_host()
+    gate = host.config_path.with_name("gate")
+    wait = f'argv = ["sh", "-c", "until [ -e {gate} ]; do sleep 0.02; done"]\n'
+    host.write_config(f'[drain]\nconsul_services = ["app-1"]\n[hooks.after_drain]\n{wait}')
+    host.start()
+    build = shop.pack("b1")
+    gate.touch()
+    await shop.order(build)
+    await host.until_steady("b1")
+    await until("back in service", lambda: is_at("passing"))
+    gate.unlink()
+    await shop.order(shop.pack("b2"))
+    await host.until_state("draining")
+    await until("out of service", lambda: is_at("maintenance"))
+    host.kill()
+    gate.touch()
+    host.start()
+    await host.until_steady("b2")
+    await until("back in service", lambda: is_at("passing"))
 
 
 async def test_history_tells_a_deploy_over_a_kill(shop: Shop, new_host: NewHost) -> None:

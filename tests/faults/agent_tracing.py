@@ -28,7 +28,7 @@ import pytest
 from tests.faults.agent_victim import Task, encode_task
 
 CHANGING = (
-    "mkdir,mkdirat,rename,renameat,renameat2,symlink,symlinkat,unlink,unlinkat,rmdir,fsync,fdatasync,syncfs,write,"
+    "mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,fsync,fdatasync,syncfs,write,"
     "pwrite64,ftruncate,fchmod,chmod,fchmodat,utimensat,flock,ioctl"
 )
 """A kill before one of these leaves every state that can be left: other calls change nothing, or these follow them."""

@@ -44,6 +44,7 @@ class Scenario:
         is_repull: it is asked for anew.
         keep_before, keep: how many trees stay, before and now.
         is_resumed: an earlier agent was killed while it pulled.
+        is_linked: nobody writes into trees, so that what two of them have is linked.
         phases: of calls, by which the tally shows that the points lie where the work is; by side.
     """
 
@@ -54,6 +55,7 @@ class Scenario:
     keep_before: int = 3
     keep: int = 3
     is_resumed: bool = False
+    is_linked: bool = False
     sides: tuple[Side, ...] = ("agent", "puller")
     phases: frozenset[str] = frozenset()
 
@@ -76,6 +78,7 @@ SCENARIOS = {
             phases=frozenset({"removal", "record"}),
         ),
         Scenario("resumed", ("b1", "b2", "b3"), "b4", is_resumed=True, phases=_DEPLOY),
+        Scenario("linked", ("b1", "b2"), "b4", is_linked=True, phases=_DEPLOY | {"release directory"}),
     )
 }
 SIDES = [(scenario.name, side) for scenario in SCENARIOS.values() for side in scenario.sides]
@@ -83,9 +86,9 @@ NEXT = "b5"
 _NUMBERS = itertools.count()
 
 _MAKING = (
-    r"^(?:mkdir|rename|symlink|write|pwrite64|fsync|fdatasync|syncfs|ftruncate|fchmod|utimens|ioctl|open.*O_CREAT)"
+    r"^(?:mkdir|rename|link|symlink|write|pwrite64|fsync|fdatasync|syncfs|ftruncate|fchmod|utimens|ioctl|open.*O_CREAT)"
 )
-_CHANGING = r"^(?:mkdir|rename|symlink|unlink|rmdir|ftruncate|fchmod|chmod|utimens|open.*O_(?:WRONLY|RDWR))"
+_CHANGING = r"^(?:mkdir|rename|link|symlink|unlink|rmdir|ftruncate|fchmod|chmod|utimens|open.*O_(?:WRONLY|RDWR))"
 ERRORS = {
     "ENOSPC": _MAKING,
     "EDQUOT": _MAKING,
@@ -95,7 +98,11 @@ ERRORS = {
 }
 """Which calls can fail so."""
 SAMPLED_ERROR = dict(
-    zip(SIDES, ("ENOSPC", "EIO", "EIO", "ENOSPC", "EROFS", "EMFILE", "EIO", "EDQUOT", "EIO"), strict=False)
+    zip(
+        SIDES,
+        ("ENOSPC", "EIO", "EIO", "ENOSPC", "EROFS", "EMFILE", "EIO", "EDQUOT", "EIO", "EROFS", "ENOSPC", "EDQUOT"),
+        strict=True,
+    )
 )
 
 
@@ -125,7 +132,9 @@ class Trials:
         self.builds = builds
         self._tracer = tracer
         self._memory = memory
-        self._template = AgentHost(memory / scenario.name, keep=scenario.keep_before)
+        self._template = AgentHost(
+            memory / scenario.name, keep=scenario.keep_before, trees_are_read_only=scenario.is_linked
+        )
         if not self._template.base.exists():
             self._template.base.mkdir()
             asyncio.run(self._deploy_before())
@@ -286,3 +295,12 @@ def test_the_points_lie_in_every_phase(name: str, memory: Path, builds: Builds, 
     points = [point for side in scenario.sides for point in trials.points(side, CHANGING)]
     assert scenario.phases <= {point.phase for point in points}
     assert all(error in errno.errorcode.values() for error in ERRORS)
+
+
+def test_linked_trees_are_linked(memory: Path, builds: Builds, tracer: Victims) -> None:
+    """The control: what the builds have in common is one file, so that the points above lie among links."""
+    trials = Trials(SCENARIOS["linked"], memory, builds, tracer)
+    host = trials.host()
+    outcome = trials.run(host, "puller", CHANGING)
+    assert any(point.kind in {"link", "linkat"} for point in outcome.points(host.base))
+    shutil.rmtree(host.base)

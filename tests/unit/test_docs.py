@@ -6,6 +6,8 @@ import importlib
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, is_dataclass
 from dataclasses import fields as dataclass_fields
@@ -19,14 +21,15 @@ from click import Command, Group
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config import HOOK_POINTS, parse_settings
+from agent.durations import Durations
 from agent.hooks import HookRun
 from agent.metrics import exposition
 from agent.runner import Situation
 from agent.scrub import Scrubbed
 from agent.states import STATE_NAMES, Draining, Facts, Goal, Model, Refusal, Tree
 from agent.status import Sources, status_of
-from agent.work import Observed
-from agent.workers import Busy
+from agent.work import ArtifactContact, Observed
+from agent.workers import Busy, Match
 from artifact import decode_manifest
 from artifact.pull import Progress
 from artifact.secretkey import SecretKey
@@ -41,6 +44,7 @@ from hotcold.main import cli
 from hotcold.status_document import status_of as read_by_the_command
 from swapper import Layout, Swapper
 from swapper.records import Record
+from tests.processes import orphan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
@@ -193,7 +197,18 @@ def test_keys_are_those_of_the_store() -> None:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Iterator[Sources]:
+def a_worker(tmp_path: Path) -> Iterator[Path]:
+    """The pid file of a worker that lives in a release, and is none of this process's."""
+    tree = tmp_path / "root" / "releases" / "b2~1"
+    tree.mkdir(parents=True)
+    with orphan(tree) as process:
+        tree.rmdir()
+        (tmp_path / "worker.pid").write_text(str(process.pid))
+        yield tmp_path / "worker.pid"
+
+
+@pytest.fixture
+def sources(tmp_path: Path, a_worker: Path) -> Iterator[Sources]:
     """A host in the middle of everything at once, so that no part of its status is empty."""
     layout = Layout(root=tmp_path / "root", state_dir=tmp_path / "state")
     swapper = Swapper.open(layout, now=lambda: datetime.now(UTC))
@@ -218,6 +233,8 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
         waiting_for=(Busy(1, "worker", ("open file",)),),
         retry_at_s=9.0,
         hooks={"before_drain": (run, datetime.now(UTC))},
+        artifacts=ArtifactContact("http://127.0.0.1/b3", 1.0, 2.0, "sample"),
+        phases={"draining": Durations()},
     )
     scrubbed = Scrubbed("b2", datetime.now(UTC), 4.2, 1, ("lib/code has another content",), None)
     with_everything = Sources(
@@ -230,6 +247,7 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
         swapper=swapper,
         contact=Contact(last_answer_s=1.0, failing_since_s=2.0, error="sample"),
         observed=observed,
+        workers=lambda: (Match(pid_file=str(a_worker)),),
         scrubbed=lambda: (scrubbed,),
         situation=lambda: situation,
         config_problem=lambda: None,
@@ -268,6 +286,33 @@ async def test_metrics_table_has_every_metric_and_label(sources: Sources) -> Non
 
     documented = {row[0].strip("`"): set(filter(None, row[1].split(", "))) for row in rows}
     assert documented == {sample.name: set(sample.labels) for sample in samples}
+
+
+MONITORING = ROOT / "docs" / "monitoring"
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "grafana-dashboard.json"])
+def test_what_is_watched_for_is_what_the_agent_tells(name: str) -> None:
+    """Alerts and dashboard use metrics, labels and states that there are."""
+    text = (MONITORING / name).read_text()
+    [(_, rows)] = tables(FORMATS, "metrics")
+    known = {row[0].strip("`"): set(filter(None, row[1].split(", "))) for row in rows}
+    expressions = re.findall(r"\b(hotcold_\w+)(?:\{([^}]*)\})?", text.replace('\\"', '"'))
+    assert len(expressions) >= 10
+    for metric, selectors in expressions:
+        assert metric in known
+        for label, values in re.findall(r'(\w+)[=!]~?"([^"]*)"', selectors):
+            assert label in known[metric], metric
+            if label == "state":
+                assert set(values.split("|")) <= set(STATE_NAMES.values())
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)")
+def test_prometheus_takes_the_alerts() -> None:
+    check = subprocess.run(
+        ["promtool", "check", "rules", str(MONITORING / "alerts.yml")], check=False, capture_output=True, text=True
+    )
+    assert check.returncode == 0, check.stderr
 
 
 # --- architecture -----------------------------------------------------------------------------------------------------

@@ -434,10 +434,12 @@ SAMPLE_STATES: list[s.State] = [
     s.Draining(B),
     s.Swapping(B),
     s.Proving(FRESH_B),
+    s.Watching(B),
     s.GoingBack(A, None),
     s.RolledBack(s.Refusal(1, "b", "d", PROBLEM, swapped=True)),
     s.BuildRefused(s.Refusal(1, "b", "d", PROBLEM, swapped=False)),
     s.Held("h"),
+    s.Halted("h"),
 ]
 SAMPLE_OUTCOMES: list[ev.Outcome] = [
     ev.FetchFinished(FRESH_B),
@@ -452,6 +454,8 @@ SAMPLE_OUTCOMES: list[ev.Outcome] = [
     ev.SwapFailed(PROBLEM),
     ev.ProofFinished(B),
     ev.ProofFailed(PROBLEM),
+    ev.WatchPassed(),
+    ev.WatchFailed(PROBLEM),
     ev.SwapBackFinished(s.Trees(A, None, (B,))),
     ev.SwapBackFailed(PROBLEM),
     ev.RetryDue(s.Trees(A)),
@@ -462,7 +466,7 @@ SAMPLE_OUTCOMES: list[ev.Outcome] = [
 @pytest.mark.parametrize("outcome", SAMPLE_OUTCOMES, ids=lambda outcome: type(outcome).__name__)
 def test_outcomes_are_legal_only_where_they_are_awaited(state: s.State, outcome: ev.Outcome) -> None:
     """An outcome of nothing under way is a programmer's error; an awaited one always leads on."""
-    model = s.Model(s.Facts(goal=goal("b"), hot=A, standby=A), state)
+    model = s.Model(s.Facts(goal=goal("b"), hot=A, standby=A, watched="b~1"), state)
 
     if type(outcome) in AWAITED[type(state)]:
         after, _ = advance(model, outcome)
@@ -478,13 +482,115 @@ def test_samples_cover_all_states_and_outcomes() -> None:
     assert {type(outcome) for outcome in SAMPLE_OUTCOMES} == {kind for kinds in AWAITED.values() for kind in kinds}
 
 
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+WATCHED = s.Facts(goal=goal("b"), hot=B, standby=A, ready=(A,), watched=B.name)
+
+
+def test_a_proved_build_is_watched_in_service_and_then_at_rest() -> None:
+    """The slot is given back before the watch begins."""
+    proving = s.Model(s.Facts(goal=goal("b", slots=1), hot=FRESH_B, standby=A, ready=(A,)), s.Proving(FRESH_B))
+    model, effects = play(proving, ev.ProofFinished(B, is_watched=True))
+    assert (model.state, effects) == (s.Watching(B), [ev.ReleaseSlot(), ev.StartWatching(B)])
+    model, effects = play(model, ev.WatchPassed())
+    assert (model.state, effects) == (s.Steady(), [ev.CollectGarbage()])
+
+
+def test_a_failed_watch_goes_back_and_refuses() -> None:
+    """As a failed proof does; nothing is drained first."""
+    model, effects = play(started(WATCHED), ev.WatchFailed(PROBLEM))
+    assert model.state == s.GoingBack(A, model.facts.refusal)
+    assert effects == [ev.RecordRefusal(model.facts.refusal), ev.SwapBack(A)]
+    model, effects = play(model, ev.SwapBackFinished(s.Trees(A, B, (B,))))
+    assert isinstance(model.state, s.RolledBack)
+    assert effects == [ev.ReleaseSlot(), ev.CollectGarbage()]
+    assert started(model.facts).state == model.state, "a restart must not bring it back"
+
+
+def test_waking_up_between_a_failed_watch_and_going_back() -> None:
+    """The tree is recorded as proved; the watch that is recorded too tells that it must go."""
+    refusal = s.Refusal(1, "b", B.digest, PROBLEM, swapped=True)
+    model, effects = wake(replace(WATCHED, refusal=refusal), is_out_of_service=False)
+    assert (model.state, effects) == (s.GoingBack(A, refusal), (ev.SwapBack(A),))
+
+
+def test_a_failed_watch_with_nothing_to_go_back_to_is_refused_where_it_is() -> None:
+    model, _ = play(started(replace(WATCHED, standby=None, ready=())), ev.WatchFailed(PROBLEM))
+    assert isinstance(model.state, s.BuildRefused)
+    assert started(model.facts).state == model.state
+
+
+def test_a_repull_that_fails_its_watch_leaves_the_same_build_that_served_before() -> None:
+    """What is refused is what was pulled anew, not the tree of the same build that is gone back to."""
+    again = tree("b", 2)
+    facts = replace(WATCHED, hot=again, standby=B, ready=(B,), watched=again.name)
+    model, _ = play(started(facts), ev.WatchFailed(PROBLEM), ev.SwapBackFinished(s.Trees(B, again, (again,))))
+    assert isinstance(model.state, s.RolledBack)
+    assert model.facts.hot == B
+    assert started(model.facts).state == model.state
+
+
+@pytest.mark.parametrize(
+    ("command", "then"),
+    [
+        (ev.OrderSeen(goal("c", 2)), s.Fetching(build("c"))),
+        (ev.OrderSeen(goal("a", 2)), s.Staged(A)),
+        (ev.RepullRequested(), s.Fetching(build("b"))),
+        (ev.HoldPlaced("h"), s.Held("h")),
+    ],
+    ids=["another build", "the build before", "a re-pull", "a hold"],
+)
+def test_what_is_wanted_next_ends_a_watch_without_going_back(command: ev.Command, then: s.State) -> None:
+    model, effects = play(started(WATCHED), command)
+    assert model.state == then
+    assert effects[0] == ev.CancelWork()
+    assert not any(isinstance(effect, ev.SwapBack) for effect in effects)
+
+
+def test_a_watch_goes_on_after_a_restart_a_newer_serial_and_a_hold() -> None:
+    model = started(WATCHED)
+    assert model.state == s.Watching(B)
+    assert play(model, ev.OrderSeen(goal("b", 2)))[0].state == s.Watching(B)
+    assert play(model, ev.HoldPlaced("h"), ev.HoldLifted())[0].state == s.Watching(B)
+
+
+# --- starts without rest ----------------------------------------------------------------------------------------------
+
+HALTED = s.Facts(goal=goal("b"), hot=A, standby=None, halt="h")
+
+
+@pytest.mark.parametrize("hot", [A, FRESH_B, None], ids=["proved", "unproved", "nothing"])
+def test_an_agent_that_halts_tries_nothing(hot: s.Tree | None) -> None:
+    """Also not to prove or to go back: that may be what ends it."""
+    model, effects = wake(replace(HALTED, hot=hot, standby=A), is_out_of_service=False)
+    assert (model.state, effects) == (s.Halted("h"), ())
+    assert play(model, ev.OrderSeen(goal("b")))[0] == model, "the order that it knows is no news"
+
+
+@pytest.mark.parametrize(
+    ("command", "then"),
+    [
+        (ev.OrderSeen(goal("c", 2)), s.Fetching),
+        (ev.RepullRequested(), s.Fetching),
+        (ev.HoldLifted(), s.Fetching),
+        (ev.HoldPlaced("s"), s.Held),
+    ],
+)
+def test_somebody_lets_it_try_again(command: ev.Command, then: type[s.State]) -> None:
+    model, effects = play(started(HALTED), command)
+    assert isinstance(model.state, then)
+    assert not any(isinstance(effect, ev.CancelWork) for effect in effects)
+    assert (model.facts.halt is None) == (then is not s.Held)
+
+
 # --- random walks -----------------------------------------------------------------------------------------------------
 
 
 class World:
     """A host that carries effects out by the book, so that random events meet a disk that fits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, watches: bool) -> None:
+        self.watches = watches
         self.hot: s.Tree | None = None
         self.others: list[s.Tree] = []
         self.number = 0
@@ -557,7 +663,11 @@ class World:
                     return ev.ProofFailed(PROBLEM)
                 self.hot = replace(self.hot, proved=True)
                 self.is_out_of_service = False
-                return ev.ProofFinished(self.hot)
+                return ev.ProofFinished(self.hot, is_watched=self.watches)
+            case ev.StartWatching(tree_):
+                assert self.hot is not None
+                assert (self.hot.name, self.hot.proved, self.is_out_of_service) == (tree_.name, True, False)
+                return ev.WatchPassed() if succeeds else ev.WatchFailed(PROBLEM)
             case ev.SwapBack(fallback):
                 if not succeeds:
                     return ev.SwapBackFailed(PROBLEM)
@@ -587,16 +697,17 @@ def _commands(draw: st.DrawFn) -> str | tuple[str, object]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(_commands(), max_size=40))
+@given(st.lists(_commands(), max_size=40), st.booleans())
 def test_any_history_ends_where_the_last_order_wants(  # noqa: C901, PLR0912 - one row per command
     history: list[str | tuple[str | None, int | None]],
+    watches: bool,  # noqa: FBT001 - hypothesis gives arguments by place
 ) -> None:
     """After any events, crashes and failures the host is well again as soon as things succeed.
 
     On the way: one work at a time, no swap interrupted, nothing waits for a clean-up, no illegal transition, going back
     only to proved trees.
     """
-    world, serial = World(), 0
+    world, serial = World(watches=watches), 0
     model = s.Model(s.Facts(), s.Steady())
 
     def step(result: tuple[s.Model, tuple[ev.Effect, ...]]) -> None:
@@ -604,7 +715,7 @@ def test_any_history_ends_where_the_last_order_wants(  # noqa: C901, PLR0912 - o
         model = result[0]
         world.carry_out(result[1])
 
-    for command in [*history, "unhold", *["succeed"] * 12]:
+    for command in [*history, "unhold", *["succeed"] * 14]:
         match command:
             case "succeed" | "fail":
                 outcome = world.outcome(succeeds=command == "succeed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
-from agent.prove import ProbeSettings, ProofFailed, Proved, prove
+from agent.probes import Probe, ProbeSettings, Unproved
+from agent.prove import ProofFailed, Proved, prove, watch
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -233,6 +236,135 @@ async def test_a_command_that_hangs_or_is_missing_is_a_failed_attempt(proving: P
         await proving(ProbeSettings(command=("no-such-program",), deadline_s=1))
 
 
+# --- TCP and units ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_or_socket_proves_by_accepting(proving: Proving, url: str, tmp_path: Path) -> None:
+    """Both ways of naming one; refused and absent ones are told."""
+    port = URL(url).port
+    assert await proving(ProbeSettings(tcp=f"127.0.0.1:{port}")) == Proved(took_s=0, attempt_count=1)
+    path = str(tmp_path / "app.sock")
+    with pytest.raises(ProofFailed, match=f"connecting to {path} .*No such file"):
+        await proving(ProbeSettings(tcp=path, deadline_s=0.5))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        assert await proving(ProbeSettings(tcp=path)) == Proved(took_s=0, attempt_count=1)
+
+
+async def test_all_that_is_given_must_succeed(proving: Proving, app: App, url: str, unused_tcp_port: int) -> None:
+    app.answers = [says(200)]
+    with pytest.raises(ProofFailed, match=f"connecting to 127.0.0.1:{unused_tcp_port} and {url} and false"):
+        await proving(ProbeSettings(url=url, tcp=f"127.0.0.1:{unused_tcp_port}", command=("false",), deadline_s=0.5))
+    assert not app.requests, "what does not even accept connections is not asked"
+    with pytest.raises(ProofFailed, match="the command ended with status 1"):
+        await proving(ProbeSettings(url=url, command=("false",), deadline_s=0.5))
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Makes a `systemctl` that answers with a text, and the environment in which it is found first."""
+
+    def answering(text: str) -> dict[str, str]:
+        program = tmp_path / "systemctl"
+        program.write_text(f"#!/bin/sh\ncat <<'E'\n{text}\nE\n")
+        program.chmod(0o755)
+        return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    return answering
+
+
+def unit(active: str, sub: str, restarts: int) -> str:
+    return f"NRestarts={restarts}\nActiveState={active}\nSubState={sub}"
+
+
+async def test_a_unit_must_be_active(
+    session: aiohttp.ClientSession, systemctl: Callable[[str], dict[str, str]]
+) -> None:
+    """What systemd says of it is what is told."""
+    environment = systemctl(unit("activating", "auto-restart", 0))
+    probe = Probe(ProbeSettings(unit="shop.service"), session=session, environment=environment)
+    with pytest.raises(Unproved, match=r"unit shop\.service is activating \(auto-restart\)"):
+        await probe.look(20)
+    systemctl(unit("active", "running", 0))
+    assert await probe.look(20) == "ok: unit shop.service is active"
+
+
+async def test_restarts_are_counted_from_the_first_look(
+    session: aiohttp.ClientSession, systemctl: Callable[[str], dict[str, str]]
+) -> None:
+    """An operator's restart sets systemd's counter to 0; what comes after that counts."""
+    probe = Probe(
+        ProbeSettings(unit="shop.service", max_restarts=1),
+        session=session,
+        environment=systemctl(unit("active", "running", 7)),
+    )
+    for restarts in (7, 8, 0, 1):
+        systemctl(unit("active", "running", restarts))
+        await probe.look(20)
+    systemctl(unit("active", "running", 2))
+    with pytest.raises(Unproved, match="restarted by itself 2 times: a crash loop") as caught:
+        await probe.look(20)
+    assert caught.value.is_final
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_watch_ends_well_after_its_time(
+    session: aiohttp.ClientSession, app: App, url: str, clock: Clock
+) -> None:
+    """Failures that are not in a row are borne."""
+    app.answers = [says(200), says(500), says(500), says(200)]
+    await watch(
+        ProbeSettings(url=url, interval_s=10, watch_s=60),
+        session=session,
+        environment={},
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    assert len(app.requests) == 6
+    assert clock.now_s == 560
+
+
+async def test_a_watch_ends_badly_after_failures_in_a_row(
+    session: aiohttp.ClientSession, app: App, url: str, clock: Clock
+) -> None:
+    """Says when, and what was seen."""
+    app.answers = [says(500), says(200), says(503, "out of memory")]
+    with pytest.raises(
+        ProofFailed, match=r"30\.0 s later .* failed 2 time\(s\) in a row; .*503.*out of memory"
+    ) as caught:
+        await watch(
+            ProbeSettings(url=url, interval_s=10, watch_s=600, watch_failures=2),
+            session=session,
+            environment={},
+            clock=clock,
+            sleep=clock.sleep,
+        )
+    assert caught.value.kind == "watch_failed"
+    assert len(app.requests) == 4
+
+
+async def test_a_crash_loop_ends_a_proof_and_a_watch_at_once(
+    session: aiohttp.ClientSession, systemctl: Callable[[str], dict[str, str]], clock: Clock
+) -> None:
+    environment = systemctl(unit("active", "running", 0))
+
+    async def crash(seconds: float) -> None:
+        systemctl(unit("activating", "auto-restart", 3))
+        await clock.sleep(seconds)
+
+    settings = ProbeSettings(unit="shop.service", successes=5, watch_s=600, deadline_s=600)
+    with pytest.raises(ProofFailed, match="a crash loop") as caught:
+        await prove(settings, session=session, environment=environment, clock=clock, sleep=crash)
+    assert len(caught.value.attempts) == 2
+    systemctl(unit("active", "running", 0))
+    with pytest.raises(ProofFailed, match="a crash loop") as caught:
+        await watch(settings, session=session, environment=environment, clock=clock, sleep=crash)
+    assert len(caught.value.attempts) == 2
+
+
 async def test_it_can_be_cancelled_in_an_attempt(session: aiohttp.ClientSession, app: App, url: str) -> None:
     """A newer order does not wait for an app that hangs, and the cancellation is not taken for a failed attempt."""
     asked = asyncio.Event()
@@ -254,7 +386,12 @@ async def test_it_can_be_cancelled_in_an_attempt(session: aiohttp.ClientSession,
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"url": "http://a/", "command": ["true"]}, "exclude each other"),
+        ({"watch_s": 5}, "needs something to look at"),
+        ({"tcp": "8080"}, "needs HOST:PORT"),
+        ({"tcp": "localhost:0"}, "needs HOST:PORT"),
+        ({"unit": "--all"}, "names no systemd unit"),
+        ({"unit": "a b"}, "names no systemd unit"),
+        ({"url": "http://a/", "watch_s": 1, "watch_failures": 0}, r"at `\$.watch_failures`"),
         ({"url": "shop.example/healthz"}, "a probe needs http://host"),
         ({"url": "ftp://shop.example/"}, "a probe needs http://host"),
         ({"url": "http://shop.example:port/"}, "`url` is 'http://shop.example:port/': .*port"),

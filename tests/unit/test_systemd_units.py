@@ -122,11 +122,12 @@ def strangers_worker(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 SEE_AND_RUN = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-import psutil
 from pathlib import Path
+from agent.holdings import birth_of
 from agent.hooks import Hook, run_hook
-from agent.workers import evidence
-for busy in evidence([psutil.Process(int(sys.argv[3]))], Path(sys.argv[2]), [80]):
+from agent.workers import Worker, evidence
+pid = int(sys.argv[3])
+for busy in evidence([Worker(pid, birth_of(pid).started)], Path(sys.argv[2]), [80]):
     print(*busy.reasons, sep="; ")
 print(asyncio.run(run_hook("staged", Hook(argv=("grep", "CapEff", "/proc/self/status")), environment={})).output)
 """

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 
-from agent.holdings import unit_names, units_of
-from agent.workers import Busy, Match, busy_workers, evidence, find_workers, trees_in_use
+from agent.holdings import birth_of, unit_names, units_of
+from agent.workers import Busy, Lodging, Match, Worker, busy_workers, evidence, find_workers, lodgings, trees_in_use
 from artifact import ConfigError
+from tests.processes import orphan as in_tree
 
 Start = Callable[..., psutil.Process]
 READY = "print(flush=True); sys.stdin.read()"
@@ -59,14 +61,20 @@ def start() -> Iterator[Start]:
         child.communicate()
 
 
+def as_worker(process: psutil.Process) -> Worker:
+    birth = birth_of(process.pid)
+    assert birth is not None
+    return Worker(process.pid, birth.started)
+
+
 def _reasons(process: psutil.Process, tree: Path, *ports: int) -> list[str]:
-    return [reason for busy in evidence([process], tree, ports) for reason in busy.reasons]
+    return [reason for busy in evidence([as_worker(process)], tree, ports) for reason in busy.reasons]
 
 
 def test_a_process_elsewhere_is_not_busy(tree: Path, start: Start) -> None:
     """A neighbouring release whose name begins alike is another tree."""
     process = start("f = open('app.py'); d = os.open('.', 0)", cwd=tree.parent / "3~12")
-    assert evidence([process], tree) == []
+    assert evidence([as_worker(process)], tree) == []
 
 
 @pytest.mark.parametrize(
@@ -145,8 +153,10 @@ def test_a_connection_on_a_unix_socket_is_evidence(tree: Path, start: Start, tmp
         "other.connect(sys.argv[1]); kept = held.accept()[0]; other.detach()",
         path,
     )
-    assert [each.reasons for each in evidence([process, busy], tree, [path, 80])] == [(f"1 connection on {path}",)]
-    assert evidence([busy], tree, [80, str(tmp_path / "shop")]) == []
+    assert [each.reasons for each in evidence([as_worker(process), as_worker(busy)], tree, [path, 80])] == [
+        (f"1 connection on {path}",)
+    ]
+    assert evidence([as_worker(busy)], tree, [80, str(tmp_path / "shop")]) == []
 
 
 def test_a_pid_file_describes_a_process_and_its_descendants(start: Start, tmp_path: Path, agent_pid: int) -> None:
@@ -188,19 +198,27 @@ def test_a_client_that_has_finished_sending_still_waits_for_its_answer(
 def test_a_process_that_ended_takes_no_blame(tree: Path, start: Start) -> None:
     """Ended between the search and the look: no reason, no error."""
     process = start("os.chdir(sys.argv[1])", str(tree))
+    worker = as_worker(process)
     process.kill()
     process.wait()
-    assert evidence([process], tree, [80]) == []
+    assert evidence([worker], tree, [80]) == []
+
+
+def test_a_later_process_of_the_same_number_takes_no_blame(tree: Path, start: Start) -> None:
+    worker = as_worker(start("os.chdir(sys.argv[1])", str(tree)))
+    assert evidence([worker], tree) != []
+    assert evidence([replace(worker, started=worker.started - 1)], tree) == []
 
 
 def test_an_unreaped_process_takes_no_blame(tree: Path) -> None:
     """A zombie works nowhere."""
-    child = subprocess.Popen(["true"], cwd=tree)
-    process = psutil.Process(child.pid)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert process.status() == psutil.STATUS_ZOMBIE
-    assert evidence([process], tree, [80]) == []
-    child.wait()
+    with subprocess.Popen(["sleep", "inf"], cwd=tree) as child:
+        worker = as_worker(psutil.Process(child.pid))
+        assert evidence([worker], tree) != []
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+        assert evidence([worker], tree, [80]) == []
 
 
 @pytest.mark.root
@@ -211,11 +229,11 @@ def test_what_may_not_be_read_is_never_called_drained(tree: Path, start: Start) 
     script = f"""
 import os, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
-import psutil
 from pathlib import Path
-from agent.workers import Match, evidence, find_workers, trees_in_use
+from agent.holdings import birth_of
+from agent.workers import Match, Worker, evidence, find_workers, trees_in_use
 os.setgroups([]); os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid})
-stranger = psutil.Process({stranger.pid})
+stranger = Worker({stranger.pid}, birth_of({stranger.pid}).started)
 busy, = evidence([stranger], Path({str(tree)!r}), [80])
 print(*busy.reasons)
 print(stranger in find_workers([Match(executable={stranger.exe()!r})]))
@@ -261,9 +279,9 @@ def test_criteria_of_one_entry_all_hold_and_any_entry_is_enough(start: Start, ag
 def test_the_agent_and_its_descendants_are_never_workers(start: Start, agent_pid: int) -> None:
     """A pattern that matches a hook of the agent, or the agent, waits for neither."""
     child = start("pass", "--role=hook")
-    assert child in find_workers([Match(command="role=hook")], agent_pid=agent_pid)
+    assert as_worker(child) in find_workers([Match(command="role=hook")], agent_pid=agent_pid)
     assert find_workers([Match(command="role=hook")]) == []
-    assert psutil.Process() not in find_workers([Match(user=str(os.getuid()))])
+    assert as_worker(psutil.Process()) not in find_workers([Match(user=str(os.getuid()))])
 
 
 @pytest.mark.parametrize("text", ["0::{path}\n", "12:pids:{path}\n1:name=systemd:{path}\n0::/\n"])
@@ -280,9 +298,9 @@ def test_a_worker_is_found_by_its_unit(start: Start, agent_pid: int) -> None:
     if not names:
         pytest.skip("this host puts its processes into the root control group")
     name = min(names, key=len)
-    assert process in find_workers([Match(unit=name)], agent_pid=agent_pid)
-    assert process in find_workers([Match(unit=f"{name[:-1]}*")], agent_pid=agent_pid)
-    assert process not in find_workers([Match(unit=name[:-1])], agent_pid=agent_pid)
+    assert as_worker(process) in find_workers([Match(unit=name)], agent_pid=agent_pid)
+    assert as_worker(process) in find_workers([Match(unit=f"{name[:-1]}*")], agent_pid=agent_pid)
+    assert as_worker(process) not in find_workers([Match(unit=name[:-1])], agent_pid=agent_pid)
 
 
 def test_a_user_that_the_host_does_not_know_is_the_operators_affair() -> None:
@@ -307,23 +325,37 @@ def test_an_entry_that_makes_no_sense_is_refused(document: dict[str, str], messa
         msgspec.convert(document, Match)
 
 
+def test_a_worker_lives_in_every_release_that_it_holds_something_of(tree: Path, start: Start, agent_pid: int) -> None:
+    """By working directory, open files and mappings; deleted ones count; names that begin alike are not mixed."""
+    neighbour = tree.parent / "3~12"
+    both = start("f = open(sys.argv[1])", str(neighbour / "app.py"), "--lodger", cwd=tree)
+    mapped = (
+        "f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); os.unlink(sys.argv[1]); f.close()"
+    )
+    gone = start(mapped, str(tree / "lib" / "app.so"), "--lodger")
+    nowhere = start("pass", "--lodger")
+    seen = {each.pid: each for each in lodgings_of("--lodger$", tree.parent, agent_pid)}
+    assert seen[both.pid].releases == {"3~1": str(tree), "3~12": str(neighbour / "app.py")}
+    assert seen[gone.pid].releases == {"3~1": str(tree / "lib" / "app.so")}
+    assert seen[nowhere.pid].releases == {}
+    assert all(each.is_seen for each in seen.values())
+
+
+def lodgings_of(command: str, releases: Path, agent_pid: int) -> list[Lodging]:
+    return lodgings([Match(command=command)], releases, agent_pid=agent_pid)
+
+
 @pytest.fixture
-def orphan(tree: Path) -> Iterator[psutil.Process]:
-    """Start a worker in the tree that is no descendant of this process, as a service is none of the agent."""
-    says = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
-    argv = ["sh", "-c", 'cd "$1" && "$2" -c "$3" --role=orphan &', "sh", tree, sys.executable, says]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as shell:
-        assert shell.stdout is not None
-        process = psutil.Process(int(shell.stdout.readline()))
-    yield process
-    process.kill()
+def a_worker(tree: Path) -> Iterator[psutil.Process]:
+    with in_tree(tree) as process:
+        yield process
 
 
-def test_busy_workers_says_who_and_why(tree: Path, start: Start, orphan: psutil.Process) -> None:
+def test_busy_workers_says_who_and_why(tree: Path, start: Start, a_worker: psutil.Process) -> None:
     """Search and look together: a descendant in the tree is left out, the worker in the tree is described."""
     start("os.chdir(sys.argv[1])", str(tree), "--role=orphan")
     found = busy_workers([Match(command=r"--role=orphan$")], tree, [80])
-    assert found == [Busy(orphan.pid, " ".join(orphan.cmdline()), (f"working directory {tree}",))]
+    assert found == [Busy(a_worker.pid, " ".join(a_worker.cmdline()), (f"working directory {tree}",))]
     assert busy_workers([Match(command=r"--role=orphan$")], tree.parent / "3~12", [80]) == []
 
 
