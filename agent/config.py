@@ -5,7 +5,9 @@ What the settings mean is left to the modules that use them. `hotcold check-conf
 
 from __future__ import annotations
 
+import re
 import socket
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from fleet.strict_toml import parse_toml, read_text
 from swapper import Durability, Layout
 
 _LEAST_MEMORY_BYTES = 64 << 20
+_MODE = re.compile(r"0?[0-7]{3}")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +76,14 @@ class FetchTable(_Table, frozen=True):
     trees_are_read_only: bool = False
 
 
+class AccessTable(_Table, frozen=True):
+    """`[access]`: who may open the status socket, and who may also give orders through it."""
+
+    mode: str = "0660"
+    group: str | None = None
+    write_group: str | None = None
+
+
 class ReleasesTable(_Table, frozen=True):
     """`[releases]`: which trees stay on disk, and how a new one is made durable."""
 
@@ -112,6 +123,7 @@ class Document(_Table, frozen=True):
     socket: str | None = None
     stop_timeout_s: float = 20.0
     trusted_keys: tuple[str, ...] = ()
+    access: AccessTable = AccessTable()
     consul: ConsulTable = ConsulTable()
     fetch: FetchTable = FetchTable()
     drain: DrainSettings = DrainSettings()
@@ -121,6 +133,14 @@ class Document(_Table, frozen=True):
     scrub: ScrubTable = ScrubTable()
     log: LogTable = LogTable()
     hooks: dict[HookPoint, Hook] = {}
+
+
+@dataclass(frozen=True)
+class SocketAccess:
+    """Who may open the status socket. `group` None: the one that it is created with."""
+
+    mode: int = 0o660
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,13 +154,14 @@ class Identity:
     socket: Path
     consul: ConsulSettings
     zone: str | None = None
+    access: SocketAccess = SocketAccess()
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything the agent was told. `identity` needs a restart to change, the rest a SIGHUP.
 
-    `trusted_keys` None: signatures are not looked at.
+    `trusted_keys` None: signatures are not looked at. `write_group` None: root and the agent's own user give orders.
     """
 
     identity: Identity
@@ -155,6 +176,7 @@ class Settings:
     hooks: Mapping[HookPoint, Hook]
     stop_timeout_s: float
     trusted_keys: TrustedKeys | None
+    write_group: str | None
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
@@ -221,6 +243,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         socket=_absolute("socket", document.socket or f"/run/hotcold/{app}.sock"),
         consul=consul,
         zone=None if document.zone is None else check_name("zone", document.zone),
+        access=SocketAccess(_mode(document.access.mode), document.access.group),
     )
     pull = PullSettings(
         limits=Limits(
@@ -252,6 +275,7 @@ def _settle(document: Document, environment: Mapping[str, str]) -> Settings:
         hooks=document.hooks,
         stop_timeout_s=document.stop_timeout_s,
         trusted_keys=_trusted(document.trusted_keys),
+        write_group=document.access.write_group,
     )
 
 
@@ -274,6 +298,16 @@ def _public_key(found: str, text: str) -> PublicKey:
             else "a minisign public key (RW and 54 more characters), or the absolute path of a file with one"
         )
         raise ConfigError(f"{found}: no minisign public key ({error}); allowed: {allowed}") from error
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8) if _MODE.fullmatch(text) else 0
+    if mode & stat.S_IRWXU != stat.S_IRUSR | stat.S_IWUSR or mode & (stat.S_IXGRP | stat.S_IXOTH):
+        raise ConfigError(
+            f'access.mode = "{text}": must be an octal mode in which the owner reads and writes and nobody executes, '
+            'such as "0600", "0660" or "0666"'
+        )
+    return mode
 
 
 def _absolute(key: str, text: str) -> Path:

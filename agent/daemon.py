@@ -31,7 +31,7 @@ from agent.ready import ReadyPuller
 from agent.reporter import Reporter
 from agent.runner import Runner, Situation
 from agent.scrub import Scrubber
-from agent.server import StatusServer
+from agent.server import StatusServer, Writers
 from agent.slots import SlotKeeper
 from agent.status import Sources, status_of
 from agent.work import Workshop
@@ -168,10 +168,13 @@ class Daemon:
             )
             server = StatusServer(
                 identity.socket,
+                identity.access,
+                writers=lambda: Writers(self._settings.write_group, str(self._config_path)),
                 status=lambda: status_of(sources),
                 observed=workshop.observed,
                 unhealthy=self._unhealthy,
                 post=runner.post,
+                refusal=lambda: runner.situation.model.facts.refusal,
                 history=history,
             )
             if not await run_blocking(memory.is_absent):
@@ -304,9 +307,9 @@ class Daemon:
 
 
 def _check_same(old: Identity, new: Identity) -> None:
-    for field in ("app", "tier", "host", "layout", "socket", "consul"):
+    for field in ("app", "tier", "host", "layout", "socket", "consul", "access"):
         if getattr(old, field) != getattr(new, field):
-            key = "root or state_dir" if field == "layout" else field
+            key = {"layout": "root or state_dir", "access": "access.mode or access.group"}.get(field, field)
             raise ConfigError(f"{key} changed: that needs a restart of the agent, a reload cannot do it")
 
 

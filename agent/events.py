@@ -139,6 +139,11 @@ class RepullRequested:
 
 
 @dataclass(frozen=True)
+class RefusalLifted:
+    """The operator wants the refused build tried again."""
+
+
+@dataclass(frozen=True)
 class HoldPlaced:
     """The operator wants nothing to be started."""
 
@@ -170,7 +175,7 @@ Outcome = (
 )
 """What work ends in; legal only in the state that started the work."""
 
-Command = OrderSeen | SlotLost | RepullRequested | HoldPlaced | HoldLifted
+Command = OrderSeen | SlotLost | RepullRequested | RefusalLifted | HoldPlaced | HoldLifted
 """What comes from outside; legal in every state."""
 
 Event = Outcome | Command

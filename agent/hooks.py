@@ -23,13 +23,13 @@ from artifact import TransientError
 
 OUTPUT_BYTES: Final = 16 * 1024
 GRACE_S: Final = 5.0
+SEARCHED: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs of hooks are looked for."""
 _PIPE_BYTES: Final = 64 * 1024  # what Linux gives a pipe
 _TAIL_CHARACTERS: Final = 500
 
 # Hooks behave alike on every host, whatever the agent was started with; its own environment may also hold a token.
-_BASE_ENVIRONMENT: Final = MappingProxyType(
-    {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-)
+_BASE_ENVIRONMENT: Final = MappingProxyType({"PATH": SEARCHED, "LANG": "C.UTF-8"})
 
 
 class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

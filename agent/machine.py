@@ -47,6 +47,7 @@ from agent.events import (
     ProofFailed,
     ProofFinished,
     RecordRefusal,
+    RefusalLifted,
     ReleaseSlot,
     RepullRequested,
     RetryDue,
@@ -219,6 +220,10 @@ def _obey(model: Model, command: Command) -> Step:
             if facts.refusal is not None:
                 effects = (RecordRefusal(None),)
             facts = replace(facts, refusal=None, halt=None, is_repull_wanted=True, repulled=None, failure_count=0)
+        case RefusalLifted():
+            if facts.refusal is None:
+                return model, ()
+            facts, effects = replace(facts, refusal=None, halt=None, failure_count=0), (RecordRefusal(None),)
         case HoldPlaced(reason):
             facts = replace(facts, hold=reason)
         case HoldLifted():

@@ -26,6 +26,7 @@ from agent.events import (
     HoldPlaced,
     OrderSeen,
     Outcome,
+    RefusalLifted,
     RepullRequested,
     SlotLost,
 )
@@ -250,7 +251,7 @@ class Runner:
             case HoldPlaced() | HoldLifted():
                 await self._keep_hold(message)
                 self._take(machine.advance(self.situation.model, message))
-            case OrderSeen() | RepullRequested() | SlotLost():
+            case OrderSeen() | RepullRequested() | RefusalLifted() | SlotLost():
                 self._take(machine.advance(self.situation.model, message))
             case _:
                 assert_never(message)

@@ -8,32 +8,53 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from agent.events import Command, HoldLifted, HoldPlaced, RepullRequested
+from agent.blocking import run_blocking
+from agent.config import SocketAccess
+from agent.events import Command, HoldLifted, HoldPlaced, RefusalLifted, RepullRequested
 from agent.history import Event, History
 from agent.metrics import exposition
+from agent.peers import name_of, objection, peer_of
+from agent.states import Refusal
 from agent.work import Observed
 from artifact import ConfigError
 
-SOCKET_MODE = 0o660
-"""Members of the socket's group may look and ask; the directory decides who reaches it."""
-
+log = structlog.get_logger()
 
 _SHOWN_EVENTS = 100
 _KEPT_ALIVE_S = 15.0
+_READING = frozenset({"GET", "HEAD"})
 
 
 class _HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
+
+
+class _ForgetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    build: str | None = None
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Who beside root and the agent's own user may give orders: members of `group`; None: nobody.
+
+    `config_path` names the file that says so, for who is refused.
+    """
+
+    group: str | None
+    config_path: str
 
 
 class StatusServer:
@@ -41,27 +62,36 @@ class StatusServer:
 
     Args:
         path: of the socket.
+        access: who may open it, and so look.
+        writers: who may also give orders; asked at each one.
         status: the document, made anew at each call.
         unhealthy: why the agent is not healthy, or None.
         post: hands a command to the loop.
+        refusal: the build that is refused, if one is.
         history: what has happened.
     """
 
     def __init__(
         self,
         path: Path,
+        access: SocketAccess,
         *,
+        writers: Callable[[], Writers],
         status: Callable[[], Awaitable[dict[str, Any]]],
         observed: Observed,
         unhealthy: Callable[[], str | None],
         post: Callable[[Command], None],
+        refusal: Callable[[], Refusal | None],
         history: History,
     ) -> None:
         self._path = path
+        self._access = access
+        self._writers = writers
         self._status = status
         self._observed = observed
         self._unhealthy = unhealthy
         self._post = post
+        self._refusal = refusal
         self._history = history
         self._runner: web.AppRunner | None = None
 
@@ -71,7 +101,7 @@ class StatusServer:
         Raises:
             ConfigError: the path is taken by something else, too long, or not writable.
         """
-        application = web.Application(middlewares=[_errors_as_json])
+        application = web.Application(middlewares=[_errors_as_json, self._only_writers_write])
         application.add_routes(
             [
                 web.get("/v1/status", self._get_status),
@@ -80,6 +110,7 @@ class StatusServer:
                 web.get("/healthz", self._get_health),
                 web.get("/metrics", self._get_metrics),
                 web.post("/v1/repull", self._post_repull),
+                web.post("/v1/forget", self._post_forget),
                 web.post("/v1/hold", self._post_hold),
                 web.post("/v1/unhold", self._post_unhold),
             ]
@@ -87,7 +118,7 @@ class StatusServer:
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runner = runner
-        listener = _listen(self._path)
+        listener = _listen(self._path, self._access)
         await web.SockSite(runner, listener).start()
 
     async def aclose(self) -> None:
@@ -96,6 +127,25 @@ class StatusServer:
             await self._runner.cleanup()
             self._runner = None
             self._path.unlink(missing_ok=True)
+
+    @web.middleware
+    async def _only_writers_write(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Whoever opened the socket may look; who gives orders is asked for, and remembered."""
+        if request.method in _READING:
+            return await handler(request)
+        connection = None if request.transport is None else request.transport.get_extra_info("socket")
+        if connection is None:
+            return _problem(403, "not_allowed", "the connection is gone, so nobody knows whose order this is")
+        peer, writers = peer_of(connection), self._writers()
+        refused = await run_blocking(objection, peer, writers.group, writers.config_path)
+        user = await run_blocking(name_of, peer.uid)
+        if refused is not None:
+            log.warning("order at the socket refused", call=request.path, user=user)
+            return _problem(403, "not_allowed", refused)
+        log.info("order at the socket", call=request.path, user=user)
+        return await handler(request)
 
     async def _get_status(self, _request: web.Request) -> web.Response:
         return _json(await self._status())
@@ -137,6 +187,22 @@ class StatusServer:
         self._post(RepullRequested())
         return _json({"accepted": True, "build": order["build"]}, status=202)
 
+    async def _post_forget(self, request: web.Request) -> web.Response:
+        try:
+            asked = msgspec.json.decode(await request.read() or b"{}", type=_ForgetRequest)
+        except msgspec.DecodeError as error:
+            return _problem(400, "bad_request", f'the body must be {{}} or {{"build": "..."}}: {error}')
+        refusal = self._refusal()
+        if refusal is None:
+            return _problem(409, "nothing_refused", "no build is refused on this host, so there is nothing to forget")
+        if asked.build not in {None, refusal.build_id}:
+            return _problem(
+                409, "nothing_refused", f"build {asked.build} is not refused on this host; {refusal.build_id} is"
+            )
+        self._post(RefusalLifted())
+        problem = msgspec.to_builtins(refusal.problem)
+        return _json({"accepted": True, "build": refusal.build_id, "problem": problem}, status=202)
+
     async def _post_hold(self, request: web.Request) -> web.Response:
         try:
             hold = msgspec.json.decode(await request.read(), type=_HoldRequest)
@@ -150,7 +216,7 @@ class StatusServer:
         return _json({"accepted": True}, status=202)
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, access: SocketAccess) -> socket.socket:
     if os.path.lexists(path) and not stat.S_ISSOCK(path.lstat().st_mode):
         raise ConfigError(f"socket {path}: something that is no socket is there; remove it or configure another")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -159,9 +225,22 @@ def _listen(path: Path) -> socket.socket:
         # The locks of root and state directory are ours: whoever listened here before is dead.
         path.unlink(missing_ok=True)
         listener.bind(os.fspath(path))
-        path.chmod(SOCKET_MODE)
+        if access.group is not None:
+            shutil.chown(path, group=access.group)
+        # Last: until now nobody but the owner can connect.
+        path.chmod(access.mode)
+    except LookupError as error:
+        listener.close()
+        raise ConfigError(
+            f'access.group = "{access.group}": this host knows no such group; create it, or correct the name'
+        ) from error
     except OSError as error:
         listener.close()
+        if error.errno == errno.EPERM and access.group is not None:
+            raise ConfigError(
+                f'access.group = "{access.group}": the agent\'s user is not in that group, so it cannot give it the '
+                f"socket; add it (usermod -aG {access.group} USER; the unit's SupplementaryGroups= does it, too)"
+            ) from error
         if error.errno is None or error.errno == errno.ENAMETOOLONG:  # bind() says "path too long" without a number
             raise ConfigError(f"socket {path}: the path must be shorter than 108 bytes: {error}") from error
         raise ConfigError(f"socket {path}: cannot listen: {error}; give the agent's user the directory") from error

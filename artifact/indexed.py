@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from artifact.contents import Base, LocalContents, PatchedContents
-from artifact.delivery import Delivery
+from artifact.delivery import Delivery, plan_runs
 from artifact.diskerrors import disk_error
 from artifact.documents import Buckets, fetch_patch, fetch_root, gather_buckets
 from artifact.errors import ArtifactRejected, TransientError
 from artifact.filling import Filling, staging_name
-from artifact.index import Root, decode_root, digest_of
+from artifact.index import Kind, Root, decode_root, digest_of
 from artifact.limits import Limits
 from artifact.manifest import IndexRef, ManifestRef
 from artifact.patch import Patch, decode_patch
@@ -36,6 +36,10 @@ from artifact.table import STAT_FIELDS, Entries, read_table, write_table
 from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
+
+WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
+"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer. One
+place's is enough: it will not offer them tomorrow, and the others failed as well."""
 
 _MAX_THREADS: Final = 4
 """That check, decompress and write; a core has one. More take turns with the interpreter, and with the journal."""
@@ -52,6 +56,35 @@ class _Used:
     base: Base
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a pull would do, if the trees of this host are as their tables say.
+
+    Attributes:
+        fetched_bytes: what would be received, the index included.
+        fetched_files: files of which this host has the contents nowhere.
+        written_files: files and links that would be made, those included.
+        written_bytes: of those files.
+        entries: of the whole build.
+    """
+
+    fetched_bytes: int
+    fetched_files: int
+    written_files: int
+    written_bytes: int
+    entries: int
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The build beside what is here."""
+
+    root: Root
+    buckets: Buckets
+    plan: Plan
+    used: _Used | None
+
+
 class IndexedPull:
     """One pull. To be made before this process has threads: it begins to look at the tree in other processes.
 
@@ -63,6 +96,7 @@ class IndexedPull:
         settings: limits and timeouts.
         on_progress: told how far it is.
         patch: that was fetched already; empty: none was.
+        is_trusting: take the tree for what its table says, without a look; for `estimate` alone.
     """
 
     def __init__(
@@ -75,6 +109,7 @@ class IndexedPull:
         settings: PullSettings,
         on_progress: Callable[[Progress], None],
         patch: bytes = b"",
+        is_trusting: bool = False,
     ) -> None:
         self._ref = ref
         self._index = index
@@ -85,7 +120,9 @@ class IndexedPull:
         self._known = None if local.own_table is None else _known(Path(local.own_table))
         self._own = None if self._known is None else self._known.table
         self._check = (
-            None if self._known is None else StatCheck(self._known.entries, into, is_linked=local.is_read_only)
+            None
+            if self._known is None or is_trusting
+            else StatCheck(self._known.entries, into, is_linked=local.is_read_only)
         )
         self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
         self._patch = patch
@@ -99,26 +136,61 @@ class IndexedPull:
                 the next try.
         """
         async with Places(self._ref.urls, self._settings, chance=random.Random()) as places:  # noqa: S311 - for pauses
-            root, used = await self._find_root(places)
-            _check_limits(root, self._settings.limits)
-            bases = [base for base in self._bases if used is None or base is not used.base]
-            buckets = await gather_buckets(
-                places,
-                root,
-                own=self._own,
-                bases=[*([used.base] if used else ()), *bases],
-                patch=used.patch if used else None,
-                on_bytes=self._received,
-            )
-            changed: set[int] = set() if self._check is None else self._check.changed()
-            if self._own is not None and not self._own.is_right:
-                self._own = self._known = None
-            plan = Planner(root, buckets.decoded, self._known, changed).plan()
-            check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
+            found = await self._compare(places)
+            plan = found.plan
             self._check_space(plan)
-            stats = await self._fill(plan, root, buckets, places, used)
-            self._write_table(plan, root, buckets, stats)
+            stats = await self._fill(plan, found.root, found.buckets, places, found.used)
+            self._write_table(plan, found.root, found.buckets, stats)
         self._report(len(plan.paths))
+
+    async def estimate(self) -> Estimate:
+        """What `run` would do; receives the index and a patch, and writes nothing.
+
+        Raises:
+            TransientError, ArtifactRejected: as `run` before it writes, `disk_full` included.
+        """
+        async with Places(self._ref.urls, self._settings, chance=random.Random()) as places:  # noqa: S311 - for pauses
+            found = await self._compare(places)
+        plan, used = found.plan, found.used
+        self._check_space(plan)
+        contents = LocalContents(self._bases, self._own, self._into)
+        patched = None if used is None else PatchedContents(used.patch, used.base.tree)
+        missing = [
+            wanted
+            for wanted in plan.created
+            if wanted.row.kind == Kind.FILE
+            and not (patched is not None and patched.has(wanted.frame, wanted.at))
+            and contents.far(wanted.row) is None
+            and contents.own(wanted.row) is None
+        ]
+        offsets = found.root.frame_offsets
+        runs = plan_runs(found.root, missing)
+        return Estimate(
+            fetched_bytes=self._bytes_done + sum(offsets[run.frames.stop] - offsets[run.frames.start] for run in runs),
+            fetched_files=len(missing),
+            written_files=len(plan.created),
+            written_bytes=plan.content_bytes,
+            entries=len(plan.paths),
+        )
+
+    async def _compare(self, places: Places) -> _Compared:
+        root, used = await self._find_root(places)
+        _check_limits(root, self._settings.limits)
+        bases = [base for base in self._bases if used is None or base is not used.base]
+        buckets = await gather_buckets(
+            places,
+            root,
+            own=self._own,
+            bases=[*([used.base] if used else ()), *bases],
+            patch=used.patch if used else None,
+            on_bytes=self._received,
+        )
+        changed: set[int] = set() if self._check is None else self._check.changed()
+        if self._own is not None and not self._own.is_right:
+            self._own = self._known = None
+        plan = Planner(root, buckets.decoded, self._known, changed).plan()
+        check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
+        return _Compared(root, buckets, plan, used)
 
     async def _find_root(self, places: Places) -> tuple[Root, _Used | None]:
         """The root; from a patch where there is one for a release that is here."""

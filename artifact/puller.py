@@ -21,15 +21,12 @@ import msgspec
 from artifact.allocation import keep_freed_memory
 from artifact.errors import HotcoldError
 from artifact.foreign import empty, pull_from_any
-from artifact.indexed import IndexedPull
+from artifact.indexed import WITHOUT_INDEX, IndexedPull
 from artifact.lifeline import die_with_parent
 from artifact.pullwire import Confined, Finished, Progress, Spec, failed, send
 from artifact.ranges import NoPlaceGave
 
 _PROGRESS_INTERVAL_S: Final = 0.1
-_WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
-"""Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer. One
-place's is enough: it will not offer them tomorrow, and the others failed as well."""
 _DEEPEST: Final = 20_000
 """Of Python's stack: a tree is as deep as the longest path allows."""
 
@@ -103,7 +100,7 @@ def _work(spec: Spec, patch: bytes, stdout: int) -> Callable[[], Coroutine[None,
         try:
             await pull.run()
         except NoPlaceGave as error:
-            if error.kinds.isdisjoint(_WITHOUT_INDEX):
+            if error.kinds.isdisjoint(WITHOUT_INDEX):
                 raise
             empty(into)
             return await pull_whole()

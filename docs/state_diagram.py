@@ -63,6 +63,7 @@ STARTS: Final = (
 COMMANDS: Final = (
     *(ev.OrderSeen(goal) for goal in GOALS),
     ev.RepullRequested(),
+    ev.RefusalLifted(),
     ev.HoldPlaced("sample"),
     ev.HoldLifted(),
     ev.SlotLost(),
@@ -151,7 +152,7 @@ def diagram(by_outcome: Edges) -> str:
 
 def commands(by_command: Edges) -> str:
     """What commands lead to, as a table; a state in which a command changes nothing has a dash."""
-    kinds = [kind.__name__ for kind in (ev.OrderSeen, ev.RepullRequested, ev.HoldPlaced, ev.HoldLifted, ev.SlotLost)]
+    kinds = list(dict.fromkeys(type(command).__name__ for command in COMMANDS))
     lines = [f"| in | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
     for source in st.STATE_NAMES.values():
         cells = []

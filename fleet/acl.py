@@ -5,12 +5,48 @@ Requests themselves are left to `fleet.transport`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from fleet.keys import ROOT, checkpoint_prefix, host_key, service_name, slots_prefix, tier_key, tiers_prefix
 
 
-def agent_rules(app: str, tier: str, host: str, node: str) -> str:
+@dataclass(frozen=True)
+class Right:
+    """What a token must be allowed to do.
+
+    Attributes:
+        resource: as Consul's policy language calls it: `key`, `key_prefix`, `session`, `service`.
+        segment: the name, or where the names begin.
+        access: `read` or `write`.
+        use: what the agent does by it, for people.
+    """
+
+    resource: str
+    segment: str
+    access: str
+    use: str
+
+    @property
+    def rule(self) -> str:
+        """The line that grants it."""
+        return f'{self.resource} "{self.segment}" {{ policy = "{self.access}" }}'
+
+
+def agent_rights(app: str, tier: str, host: str, node: str, services: Iterable[str] = ()) -> tuple[Right, ...]:
+    """All that the agent of one host needs; arguments as for `agent_rules`."""
+    return (
+        Right("key", tier_key(app, tier), "read", "hear of orders"),
+        Right("key", host_key(app, tier, host), "write", "report what this host does"),
+        Right("key_prefix", slots_prefix(app, tier), "write", "take a slot"),
+        Right("session", node, "write", "hold a slot"),
+        Right("service", service_name(app), "write", "show that the agent lives"),
+        *(Right("service", name, "write", "take the app out of service for a swap") for name in services),
+    )
+
+
+def agent_rules(app: str, tier: str, host: str, node: str, services: Iterable[str] = ()) -> str:
     """The least that the agent of one host needs, in Consul's policy language.
 
     Args:
@@ -18,14 +54,9 @@ def agent_rules(app: str, tier: str, host: str, node: str) -> str:
         tier: likewise.
         host: likewise.
         node: name of the Consul agent that it asks, which owns its session.
+        services: names of the app's own services that it takes out for a swap.
     """
-    return (
-        f'key "{tier_key(app, tier)}" {{ policy = "read" }}\n'
-        f'key "{host_key(app, tier, host)}" {{ policy = "write" }}\n'
-        f'key_prefix "{slots_prefix(app, tier)}" {{ policy = "write" }}\n'
-        f'session "{node}" {{ policy = "write" }}\n'
-        f'service "{service_name(app)}" {{ policy = "write" }}\n'
-    )
+    return "".join(f"{right.rule}\n" for right in agent_rights(app, tier, host, node, services))
 
 
 def commander_rules(app: str) -> str:

@@ -65,14 +65,15 @@ def _in_effect(settings: Settings) -> dict[str, str]:
         "socket": str(identity.socket),
         "consul": f"{consul.address}, {token}",
         "drain": waits if drain.workers else "waits for nobody: no workers are described",
-        "probe": _proof(settings.probe),
+        "probe": proof_in_words(settings.probe),
         "hooks": ", ".join(hooks) or "none",
         "trusts": "every build: signatures are not checked" if trusted is None else f"builds signed by {trusted}",
         "keeps": ", ".join([f"{releases.keep} releases", *(f"{name} (pinned)" for name in releases.pinned)]),
     }
 
 
-def _proof(probe: ProbeSettings) -> str:
+def proof_in_words(probe: ProbeSettings) -> str:
+    """How a build has to prove itself."""
     what = []
     if probe.unit is not None:
         what.append(f"unit {probe.unit} is active")

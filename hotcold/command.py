@@ -10,11 +10,14 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from artifact import ConfigError, HotcoldError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FAILED: Final = 1
 """The operation failed: what was wanted has not happened."""
@@ -103,6 +106,17 @@ class LazyGroup(click.Group):
         if place is None:
             return None
         return cast("click.Command", getattr(importlib.import_module(place.module), place.name))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and summaries, then this group's own options; again without importing what is listed."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only where a shell asks
+
+        found = [
+            CompletionItem(name, help=place.summary)
+            for name, place in self._lazy.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """List names and summaries."""

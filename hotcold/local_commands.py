@@ -1,4 +1,4 @@
-"""Owns `hotcold hold`, `unhold` and `repull`: what an operator asks of the agent on this host.
+"""Owns `hotcold hold`, `unhold`, `repull` and `forget`: what an operator asks of the agent on this host.
 
 What the agent makes of it is left to the agent; `hotcold status` shows it.
 """
@@ -44,6 +44,24 @@ def repull(*, app: str | None, socket_path: Path | None) -> None:
     """
     ask(find_socket(app, socket_path), "POST", "/v1/repull")
     click.echo("accepted; follow it with: hotcold status --watch" + _same(app, socket_path))
+
+
+@click.command(
+    cls=Command,
+    examples=["hotcold forget --app shop", "hotcold forget 2026-11-23.3 --app shop"],
+    exits={1: "nothing is refused, or another build than the one named; nothing was changed"},
+)
+@click.argument("build", required=False, metavar="[BUILD]")
+@socket_options
+def forget(*, build: str | None, app: str | None, socket_path: Path | None) -> None:
+    """Let this host try a refused build again, durably, with what is on the disk already.
+
+    A build is refused after it failed its proof, or because its artifact or the `staged` hook said no. Mend the cause
+    first. With BUILD nothing happens if it is another one that is refused.
+    """
+    answer = ask(find_socket(app, socket_path), "POST", "/v1/forget", {} if build is None else {"build": build})
+    click.echo(f"build {answer['build']} is no longer refused; it was for: {answer['problem']['message']}")
+    click.echo("follow it with: hotcold status --watch" + _same(app, socket_path))
 
 
 def _same(app: str | None, socket_path: Path | None) -> str:

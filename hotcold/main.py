@@ -26,10 +26,15 @@ COMMANDS = {
     "hold": Lazy("hotcold.local_commands", "hold", "Let this host start no deploy until `unhold`."),
     "unhold": Lazy("hotcold.local_commands", "unhold", "Let this host deploy again."),
     "repull": Lazy("hotcold.local_commands", "repull", "Fetch this host's build anew, completely, and swap."),
+    "forget": Lazy("hotcold.local_commands", "forget", "Let this host try a refused build again."),
     "verify": Lazy("hotcold.verify_command", "verify", "Read this host's releases again; say which files differ."),
+    "plan": Lazy("hotcold.plan_command", "plan", "Say what this host would do now, and change nothing."),
+    "doctor": Lazy("hotcold.doctor_command", "doctor", "Look for what is wrong with this host, and say what to do."),
     "acl-policy": Lazy("hotcold.acl_policy_command", "acl_policy", "Print the least that Consul must allow."),
+    "install": Lazy("hotcold.install_command", "install", "Install the agent of one app on this host."),
     "agent": Lazy("hotcold.agent_commands", "agent", "Run the agent of this host."),
     "check-config": Lazy("hotcold.agent_commands", "check_config", "Check an agent's configuration file."),
+    "completion": Lazy("hotcold.completion_command", "completion", "Print the completion for a shell."),
     "dev-store": Lazy(
         "hotcold.dev_store_command", "dev_store", "Run an embedded store, to try hotcold without Consul."
     ),

@@ -17,9 +17,6 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-app_option = click.option("--app", required=True, metavar="APP", help="The app.")
-tier_option = click.option("--tier", required=True, metavar="TIER", help="The tier: staging, canary, prod, ...")
-
 
 def person() -> str:
     """Who gives this command, for people: the user behind sudo, at this machine."""
@@ -54,11 +51,24 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
+def apps_here(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+    """The apps of this host, for a shell that completes: those with a configuration, or with a socket."""
+    paths = (*Path("/etc/hotcold").glob("*.toml"), *Path("/run/hotcold").glob("*.sock"))
+    return sorted({path.stem for path in paths if path.stem.startswith(incomplete)})
+
+
+app_option = click.option("--app", required=True, metavar="APP", shell_complete=apps_here, help="The app.")
+tier_option = click.option("--tier", required=True, metavar="TIER", help="The tier: staging, canary, prod, ...")
+
+
 def socket_options(function: _Function) -> _Function:
     """Add `--app` and `--socket`: parameters `app` and `socket_path`, for `hotcold.socket_client.find_socket`."""
     function = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), metavar="FILE", help="The agent's status socket."
     )(function)
-    return click.option("--app", metavar="APP", help="The app.  [default: the only one with a socket in /run/hotcold]")(
-        function
-    )
+    return click.option(
+        "--app",
+        metavar="APP",
+        shell_complete=apps_here,
+        help="The app.  [default: the only one with a socket in /run/hotcold]",
+    )(function)

@@ -29,6 +29,12 @@ class AgentRefused(HotcoldError):
     kind = "agent_refused"
 
 
+class NotAllowed(ConfigError):
+    """The agent takes no orders from this user; the message says from whom, and what to set."""
+
+    kind = "not_allowed"
+
+
 def find_socket(app: str | None, path: Path | None, *, sockets: Path = SOCKETS) -> Path:
     """The socket that is meant: the given one, the app's, or the only one there is.
 
@@ -68,6 +74,7 @@ def ask(path: Path, method: str, target: str, body: dict[str, Any] | None = None
     Raises:
         AgentUnreachable: nobody listens, no answer within `TIMEOUT_S`, or one that is not the agent's.
         AgentRefused: an answer outside 2xx; the message is the agent's.
+        NotAllowed: the user who asks may not.
     """
     connection = _Connection(path)
     try:
@@ -81,7 +88,8 @@ def ask(path: Path, method: str, target: str, body: dict[str, Any] | None = None
     if not isinstance(answer, dict):
         raise AgentUnreachable(f"what answers at {path} is not a hotcold agent")
     if response.status >= http.client.BAD_REQUEST:
-        raise AgentRefused(str(answer.get("error", {}).get("message", f"HTTP {response.status}")))
+        message = str(answer.get("error", {}).get("message", f"HTTP {response.status}"))
+        raise NotAllowed(message) if response.status == http.client.FORBIDDEN else AgentRefused(message)
     return answer
 
 

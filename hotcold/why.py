@@ -89,10 +89,14 @@ def _of_failure(status: Status) -> Reason | None:
             when = "" if status.retry_in_s is None else f"; next attempt in {duration(status.retry_in_s)}"
             return Reason(kind, f"{wanted} could not be deployed yet: {problem}{when}")
         case "rolled_back":
-            again = "order another build, or the same one again to have it tried once more"
+            again = f"order another build; or mend the cause, and: hotcold forget --app {status.app}"
             return Reason(kind, f"{wanted} failed its proof here, and {_hot(status)} serves again: {problem}", again)
         case "build_refused":
-            return Reason(kind, f"{wanted} cannot be deployed here: {problem}", "order another build, or mend this one")
+            return Reason(
+                kind,
+                f"{wanted} cannot be deployed here: {problem}",
+                f"order another build; or mend the cause, and: hotcold forget --app {status.app}",
+            )
         case _:
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -10,17 +11,23 @@ import tempfile
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
 
+from agent.config import parse_settings
 from artifact import ConfigError
 from checkpoint.rollout.events import RollbackRequested
 from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
-from fleet.acl import agent_rules, commander_rules, engine_rules
+from fleet.acl import agent_rights, agent_rules, commander_rules, engine_rules
 from fleet.keys import leader_prefix
+from fleet.rights import Examination
+from fleet.settings import ConsulSettings
 from fleet.store import Store
-from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports
+from hotcold.doctor.consul import look_at_consul
+from hotcold.doctor.patient import Patient
+from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports, get
 from tests.rollout_world import Fleet, RolloutWorld
 
 pytestmark = pytest.mark.consul
@@ -190,6 +197,63 @@ class TestAccessRules:
         async with ConsulStore(settings) as store:
             with pytest.raises(StoreRefused, match="ACL not found"):
                 await store.read("hotcold/web/tiers/prod")
+
+
+class TestExamination:
+    """What a token may do is found out, and nothing is changed by it."""
+
+    def settings(self, consul: ConsulServer, token: str) -> ConsulSettings:
+        return consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token})
+
+    async def test_a_token_with_the_least_rights_lacks_none(self, consul: ConsulServer, token: str) -> None:
+        node = call(consul, "/v1/agent/self")["Config"]["NodeName"]
+        before = get(f"{consul.address}/v1/kv/hotcold/?recurse", MASTER)
+        async with Examination(self.settings(consul, token), grace_s=20) as examination:
+            health = await examination.health()
+            assert health.leader
+            assert parsedate_to_datetime(health.date)
+            assert await examination.missing(agent_rights("web", "prod", "h1", node)) == ()
+            # The node's name is not known to who asks: then a session is tried, and is gone again.
+            assert await examination.missing(agent_rights("web", "prod", "h1", "another-name")) == ()
+        assert [each for each in call(consul, "/v1/session/list") if each["Name"] == "hotcold doctor"] == []
+        assert get(f"{consul.address}/v1/kv/hotcold/?recurse", MASTER) == before
+
+    @pytest.mark.parametrize("number", range(5))
+    async def test_each_right_that_is_missing_is_named(self, consul: ConsulServer, number: int) -> None:
+        node = call(consul, "/v1/agent/self")["Config"]["NodeName"]
+        rights = agent_rights("web", "prod", "h1", node)
+        rules = "".join(f"{right.rule}\n" for right in rights if right != rights[number])
+        lacking = token_with(consul, f"without-{number}", rules)
+        async with Examination(self.settings(consul, lacking), grace_s=20) as examination:
+            assert await examination.missing(rights) == (rights[number],)
+
+    async def test_doctor_names_the_line_that_is_missing(self, consul: ConsulServer, tmp_path: Path) -> None:
+        """With the token of the configuration, and the command that prints all lines."""
+        rights = agent_rights("web", "prod", "h1", "n")
+        token = token_with(
+            consul, "no-reports", "".join(f"{right.rule}\n" for right in rights if "hosts" not in right.rule)
+        )
+        text = (
+            f'app = "web"\ntier = "prod"\nhost = "h1"\nroot = "{tmp_path}"\n'
+            f'[consul]\naddress = "{consul.address}"\ntoken = "{token}"\n'
+        )
+        patient = Patient(tmp_path / "x.toml", parse_settings(text, {}), tmp_path, patience_s=20)
+        well, rights_found = await asyncio.get_running_loop().run_in_executor(None, look_at_consul, patient)
+        assert (well.level, rights_found.level) == ("ok", "wrong")
+        assert "report what this host does" in rights_found.message
+        assert 'key "hotcold/web/hosts/prod/h1" { policy = "write" }' in rights_found.message
+        assert "tiers" not in rights_found.message
+        assert "hotcold acl-policy --app web --tier prod --host h1" in rights_found.remedy
+        assert token not in str((well, rights_found))
+
+    async def test_a_token_that_nobody_knows_is_refused(self, consul: ConsulServer) -> None:
+        async with Examination(self.settings(consul, str(uuid.uuid4())), grace_s=20) as examination:
+            with pytest.raises(StoreRefused, match="ACL not found"):
+                await examination.missing(agent_rights("web", "prod", "h1", "n"))
+
+    async def test_a_consul_without_rules_asks_for_none(self, consul_dev: ConsulDev) -> None:
+        async with Examination(consul_settings({}, {"address": consul_dev.address}), grace_s=20) as examination:
+            assert await examination.missing(agent_rights("web", "prod", "h1", "n")) is None
 
 
 class TestTls:

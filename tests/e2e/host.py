@@ -226,6 +226,10 @@ class Shop:
             (tree / extra).touch()
         if size_bytes:
             (tree / "ballast").write_bytes(os.urandom(size_bytes))
+        return self.pack_tree(build_id, tree)
+
+    def pack_tree(self, build_id: str, tree: Path) -> Manifest:
+        """Make a build of a tree that is there."""
         return pack(
             tree,
             app=APP,

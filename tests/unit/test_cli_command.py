@@ -266,6 +266,8 @@ def test_access_rules_are_for_this_host_unless_another_is_named() -> None:
     assert here.stdout == agent_rules("shop", "prod", socket.gethostname(), socket.gethostname())
     named = run(cli, ["acl-policy", "--app", "shop", "--tier", "prod", "--host", "web-7", "--node", "i-0abc"])
     assert named.stdout == agent_rules("shop", "prod", "web-7", "i-0abc")
+    served = run(cli, ["acl-policy", "--app", "shop", "--tier", "prod", "--service", "web", "--service", "api"])
+    assert served.stdout == here.stdout + 'service "web" { policy = "write" }\nservice "api" { policy = "write" }\n'
     assert run(cli, ["acl-policy", "--app", "shop", "--commander"]).stdout == commander_rules("shop")
     for wrong in (["--app", "shop"], ["--app", "shop", "--commander", "--tier", "prod"]):
         assert run(cli, ["acl-policy", *wrong]).exit_code == 2

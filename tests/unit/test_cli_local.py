@@ -228,6 +228,26 @@ def test_hold_unhold_and_repull_ask_the_agent(agent: RecordedAgent, run: Run) ->
     assert agent.asked == [("/v1/hold", {"reason": "anna debugs"}), ("/v1/unhold", None), ("/v1/repull", None)]
 
 
+def test_forget_says_what_had_been_refused_and_why(agent: RecordedAgent, run: Run, path: Path) -> None:
+    agent.answer = (
+        202,
+        {"accepted": True, "build": "b2", "problem": {"kind": "proof_failed", "message": "status 500"}},
+    )
+    assert run("forget").stdout.splitlines() == [
+        "build b2 is no longer refused; it was for: status 500",
+        f"follow it with: hotcold status --watch --socket {path}",
+    ]
+    assert run("forget", "b2").exit_code == 0
+    assert agent.asked == [("/v1/forget", {}), ("/v1/forget", {"build": "b2"})]
+
+
+def test_who_may_not_give_orders_is_told(agent: RecordedAgent, run: Run) -> None:
+    agent.answer = (403, {"error": {"kind": "not_allowed", "message": "user anna (uid 1001) may look"}})
+    for command in (["unhold"], ["forget"], ["repull"], ["hold", "--reason", "x"]):
+        result = run(*command)
+        assert (result.exit_code, result.stderr) == (2, "error: user anna (uid 1001) may look\n")
+
+
 def test_what_the_agent_refuses_is_told_in_its_words(agent: RecordedAgent, run: Run) -> None:
     """Nothing ordered: nothing to pull."""
     agent.answer = (409, {"error": {"kind": "nothing_ordered", "message": "no order asks this host for a build"}})
@@ -332,7 +352,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str, str, int]] = {
         document("rolled_back", **FAILED),
         "proof_failed",
         "build b1 serves again: http",
-        "order another",
+        "hotcold forget --app shop",
         4,
     ),
     "refused": (document("build_refused", **FAILED), "proof_failed", "build b2 cannot be deployed here", "mend", 4),

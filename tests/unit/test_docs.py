@@ -428,10 +428,17 @@ def _is_composed(kind: str) -> bool:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Every `hotcold` command line of a shell block, with the page that it stands on."""
+    """Every `hotcold` command line of a shell block, or behind a prompt, with the page that it stands on."""
     found = []
     for page in PAGES:
-        for block in blocks(page.read_text(), "sh"):
+        text = page.read_text()
+        typed = [
+            line.removeprefix("$ ")
+            for each in blocks(text, "console")
+            for line in each.splitlines()
+            if line[:2] == "$ "
+        ]
+        for block in [*blocks(text, "sh"), "\n".join(typed)]:
             for line in block.replace("\\\n", " ").splitlines():
                 match = re.search(r"(?:^|[\s/])hotcold ([a-z][a-z-]* .*|[a-z][a-z-]*)$", line)
                 if match and not line.lstrip().startswith("#"):

@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 import structlog
 
-from agent.config import LogTable
+from agent.config import LogTable, SocketAccess
 from agent.history import FILE, KEPT_IN_MEMORY, MAX_FILE_BYTES, History
 from agent.logs import configure_logs
-from agent.server import StatusServer
+from agent.server import StatusServer, Writers
 from agent.work import Observed
 
 
@@ -135,10 +135,13 @@ async def served(history: History, path: Path) -> AsyncIterator[aiohttp.ClientSe
 
     server = StatusServer(
         path,
+        SocketAccess(),
+        writers=lambda: Writers(None, "x"),
         status=no_status,
         observed=Observed(),
         unhealthy=lambda: None,
         post=lambda _: None,
+        refusal=lambda: None,
         history=history,
     )
     await server.start()

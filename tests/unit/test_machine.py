@@ -291,6 +291,32 @@ def test_repull_tries_what_is_refused() -> None:
     assert effects == [ev.RecordRefusal(None), ev.CancelWork(), ev.StartFetch(build("b"), is_repull=True)]
 
 
+def test_forgetting_tries_what_is_refused_again() -> None:
+    """What is on the disk is used; the refusal is dropped durably; where nothing is refused, nothing happens."""
+    refusal = s.Refusal(1, "b", build("b").digest, PROBLEM, swapped=True)
+    model = started(s.Facts(goal=goal("b"), hot=A, standby=B, ready=(B,), refusal=refusal))
+    assert model.state == s.RolledBack(refusal)
+
+    model, effects = play(model, ev.RefusalLifted())
+    assert (model.state, model.facts.refusal) == (s.Staged(B), None)
+    assert effects == [ev.RecordRefusal(None), ev.CancelWork(), ev.RunStagedHook(B)]
+    assert play(model, ev.RefusalLifted()) == (model, [])
+
+
+def test_forgetting_while_going_back_or_held_starts_nothing_now() -> None:
+    """The swap back is finished first, and a hold keeps; then the build is tried again."""
+    refusal = s.Refusal(1, "b", build("b").digest, PROBLEM, swapped=True)
+    facts = s.Facts(goal=goal("b"), hot=FRESH_B, standby=A, ready=(A,), refusal=refusal)
+    model, effects = play(s.Model(facts, s.GoingBack(A, refusal)), ev.RefusalLifted())
+    assert (model.state, effects) == (s.GoingBack(A, refusal), [ev.RecordRefusal(None)])
+    model, _ = play(model, ev.SwapBackFinished(s.Trees(A, None, (B,))))
+    assert model.state == s.Staged(B)
+
+    held = started(s.Facts(goal=goal("b"), hot=A, refusal=refusal, hold="h"))
+    model, effects = play(held, ev.RefusalLifted())
+    assert (model.state, effects) == (s.Held("h"), [ev.RecordRefusal(None)])
+
+
 def test_repull_survives_a_failed_drain() -> None:
     """The tree that the re-pull made is used at the next attempt, not fetched a third time."""
     again = tree("b", 2, proved=False)
@@ -661,6 +687,7 @@ def _commands(draw: st.DrawFn) -> str | tuple[str, object]:
             st.just("fail"),
             st.just("crash"),
             st.just("repull"),
+            st.just("forget"),
             st.just("hold"),
             st.just("unhold"),
             st.just("lose slot"),
@@ -700,6 +727,8 @@ def test_any_history_ends_where_the_last_order_wants(  # noqa: C901, PLR0912 - o
                 step(wake(facts.with_trees(world.trees()), is_out_of_service=world.is_out_of_service))
             case "repull":
                 step(advance(model, ev.RepullRequested()))
+            case "forget":
+                step(advance(model, ev.RefusalLifted()))
             case "hold":
                 step(advance(model, ev.HoldPlaced("h")))
             case "unhold":
