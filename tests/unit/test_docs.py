@@ -127,7 +127,8 @@ def test_every_configuration_table_has_its_field_table(module: str, page: str) -
 
     document = importlib.import_module(module).Document
     documented = {name.partition(":")[2] for name, _ in tables(page, "fields")}
-    assert documented == {kind.__name__ for kind in structs(document)}
+    elsewhere = {name.partition(":")[2] for name, _ in tables(VERDICTS, "fields")}  # a page of their own
+    assert documented == {kind.__name__ for kind in structs(document)} - elsewhere
 
 
 def test_examples_of_metrics_are_metrics() -> None:
