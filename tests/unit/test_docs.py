@@ -128,7 +128,7 @@ def test_every_configuration_table_has_its_field_table(module: str, page: str) -
     document = importlib.import_module(module).Document
     documented = {name.partition(":")[2] for name, _ in tables(page, "fields")}
     elsewhere = {name.partition(":")[2] for name, _ in tables(VERDICTS, "fields")}  # a page of their own
-    assert documented == {kind.__name__ for kind in structs(document)} - elsewhere
+    assert documented == {kind.__name__ for kind in structs(document) if msgspec.structs.fields(kind)} - elsewhere
 
 
 def test_examples_of_metrics_are_metrics() -> None:
