@@ -129,8 +129,10 @@ class MetricJudge:
                 f"metric {', '.join(lacking)} of the plan is not in this engine's own configuration, so it is not asked"
             )
             return Answer(Ruling("none", what), question.evidence)
-        if not metrics:
-            return Answer(Ruling("pass", "none is configured"), question.evidence)
+        asked_for = applying(question)
+        if not asked_for:
+            tier = question.plan.steps[question.rollout.phase.step].rule.tier
+            return Answer(Ruling("pass", f"none is for {tier}" if metrics else "none is configured"), question.evidence)
         kept, lines = _turned(_decoded(question.evidence, metrics), question)
         which = (question.rollout.number, kept.step, kept.ordered, kept.at)
         if self._asking is not None and self._asking[0] != which:
@@ -145,7 +147,7 @@ class MetricJudge:
             lines = (*lines, *judged)
         if lines:
             await self._record(question, _histories(kept), lines)
-        return Answer(_ruling(kept, metrics), msgspec.json.encode(kept))
+        return Answer(_ruling(kept, asked_for), msgspec.json.encode(kept))
 
     async def _forget(self) -> None:
         if self._asking is not None:
@@ -156,7 +158,7 @@ class MetricJudge:
     async def _look(self, question: Question, kept: Kept) -> _Look:
         intervals: dict[str, Interval] = {}
         histories: dict[str, History] = {}
-        for metric in question.plan.pipeline.metrics:
+        for metric in applying(question):
             updated, others = sides(question, metric, self._interval)
             if metric.name not in kept.metrics or kept.metrics[metric.name].history is None:
                 # Of hosts that run the build already, the last hour would tell what the build does, and excuse it.
@@ -169,10 +171,10 @@ class MetricJudge:
 
     def _judged(self, kept: Kept, look: _Look, question: Question) -> tuple[Kept, tuple[Line, ...]]:
         """The evidence with one look more."""
-        metrics: dict[str, Judged] = {}
+        metrics = dict(kept.metrics)
         lines: list[Line] = []
         at = look.at.isoformat(timespec="seconds")
-        for metric in question.plan.pipeline.metrics:
+        for metric in applying(question):
             known = kept.metrics.get(metric.name, Judged())
             history = known.history or look.histories.get(metric.name)
             interval = look.intervals[metric.name]
@@ -180,7 +182,7 @@ class MetricJudge:
             metrics[metric.name] = Judged(evidence=evidence, verdict=verdict, history=history)
             lines.append(Observed(at=at, metric=metric.name, interval=interval))
         kept = msgspec.structs.replace(kept, at=look.at, metrics=metrics)
-        said = combine([each.verdict for each in metrics.values() if each.verdict is not None])
+        said = combine([each.verdict for name, each in metrics.items() if name in look.intervals and each.verdict])
         if _OUTCOMES[said.action] in {"pause", "roll_back"}:
             lines.append(Decided(at=at, action=said.action, by="metrics", reason=said.reason, host=said.host))
             log.info("verdict", app=question.plan.app, action=said.action, reason=said.reason)
@@ -193,6 +195,12 @@ class _Look(msgspec.Struct, frozen=True):
     at: datetime
     intervals: dict[str, Interval]
     histories: dict[str, History]
+
+
+def applying(question: Question) -> tuple[Metric, ...]:
+    """The metrics that say something of the present step: those without tiers, and those of its tier."""
+    tier = question.plan.steps[question.rollout.phase.step].rule.tier
+    return tuple(metric for metric in question.plan.pipeline.metrics if not metric.tiers or tier in metric.tiers)
 
 
 def sides(question: Question, metric: Metric, interval: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -283,7 +291,8 @@ def _bounded(history: History) -> History:
 
 
 def _ruling(kept: Kept, metrics: Sequence[Metric]) -> Ruling:
-    verdicts = [each.verdict for each in kept.metrics.values() if each.verdict is not None]
+    names = {metric.name for metric in metrics}
+    verdicts = [each.verdict for name, each in kept.metrics.items() if name in names and each.verdict is not None]
     missing = [metric.name for metric in metrics if kept.metrics.get(metric.name, Judged()).verdict is None]
     said = combine(verdicts)
     if missing and _OUTCOMES[said.action] in {"pass", "none"}:

@@ -95,7 +95,7 @@ class Metric(_Table, frozen=True):
     Attributes:
         name: a word for people, files and keys.
         kind: `share`: bad of total; `rate`: bad per exposure, such as host-seconds, which may be less than bad.
-        tiers: hosts of these alone count; empty: those of the whole pipeline.
+        tiers: only steps of these are judged by it, and only their hosts count; empty: all of the pipeline's.
         reports, prometheus, command, http: where counts come from; exactly one.
         tolerance: so many times worse than the others is still good.
         limit: judged against this share or rate instead of the other hosts; None: against the others.

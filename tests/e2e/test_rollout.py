@@ -171,3 +171,47 @@ async def test_a_bad_build_is_stopped_at_canary_and_goes_back_by_itself(
     for host in hosts:
         if host.tier == "prod":
             assert (await host.status() or {})["highest_serial"] == 1
+
+
+COUNTS = """
+import json, pathlib, sys
+asked = json.load(sys.stdin)
+def counts(host):
+    is_leaky = pathlib.Path("{directory}", host, "root/hot/leaky").exists()
+    return {{"host": host, "bad": 100 if is_leaky else 1, "total": 1000}}
+print(json.dumps({{"hosts": [counts(host) for host in asked["updated"] + asked["others"]]}}))
+"""
+METRIC = """
+[[metrics]]
+name = "errors"
+tiers = ["canary", "prod"]
+command = {{ argv = ["{python}", "{directory}/counts.py"] }}
+"""
+
+
+@pytest.mark.timeout(900)
+async def test_a_build_that_only_its_users_find_bad_goes_back_by_itself(
+    short_path: Path, shop: Shop, dev_store: DevServer, hosts: list[Host], new_engine: Callable[[], Engine]
+) -> None:
+    """It proves itself everywhere, and a hundred times as many of its requests fail: its metric rolls it back."""
+    consul = dev_store.address
+    shop.pack("b2", extra="leaky")
+    (short_path / "counts.py").write_text(COUNTS.format(directory=short_path))
+    config = short_path / "checkpoint.toml"
+    metric = METRIC.format(python=sys.executable, directory=short_path)
+    recordings = f'metrics_interval_s = 0.3\nrecordings = "{short_path}"\n'
+    config.write_text(recordings + config.read_text().replace("bake_s = 0.2", "bake_s = 2") + metric)
+    new_engine()
+    await start(shop, consul, short_path, "b2")
+    await hotcold("rollout", "watch", "--app", "shop", "--until", "approving", "--timeout", "4m", consul=consul)
+    await hotcold("rollout", "approve", "--app", "shop", "--reason", "looks fine", consul=consul)
+    said = await hotcold("rollout", "watch", "--app", "shop", "--timeout", "4m", consul=consul, exits=1)
+    assert "rolled back" in said
+    for host in hosts:
+        assert (await host.until_steady("b1"))["hot"]["build"] == "b1"
+        if host.tier == "prod":
+            assert (await host.status() or {})["highest_serial"] == 1
+    told = await hotcold("audit", "show", "--app", "shop", "--last", "20", consul=consul)
+    assert "without any one host still" in told
+    replayed = await hotcold("verdict", "replay", str(short_path / "shop-1.jsonl"))
+    assert "roll back" in replayed or "roll_back" in replayed

@@ -217,6 +217,13 @@ async def test_a_metric_that_only_the_plan_has_is_never_asked(plan: Plan, shop: 
     assert shop.asked == 0
 
 
+async def test_a_step_of_another_tier_is_not_judged(plan: Plan, shop: Shop) -> None:
+    """Staging has no traffic to judge by; it would never pass else."""
+    async with judging(plan) as judge:
+        answer = await judge.ask(question(plan, at_step(plan, 0)))
+    assert (answer.ruling, answer.evidence, shop.asked) == (Ruling("pass", "none is for staging"), b"", 0)
+
+
 async def test_what_was_observed_is_recorded_for_a_replay(plan: Plan, shop: Shop, tmp_path: Path) -> None:
     """A replay of the record comes to the same decision; a directory that is not there costs nothing but the record."""
     asked = question(plan, at_step(plan, PROD_50))
