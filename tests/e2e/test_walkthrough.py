@@ -51,6 +51,7 @@ async def test_the_walkthrough_does_what_it_says(short_path: Path) -> None:
     assert process.returncode == 0, shown[-6000:]
     said = dict(re.findall(r"=== (\d+)\n(.*?)(?==== |\Z)", shown, re.DOTALL))
     assert re.search(r"prod to 10 % +1 host .*prod-", said["5"])
+    assert "prod: 7 hosts, 2 zones" in said["5"]  # each agent said its own
     assert said["6"].endswith("one\n")
     assert "7 of 7 hosts as wanted" in said["6"]
     assert "rolled back\nrollout 2 of 2 for shop" in said["7"]
