@@ -1,4 +1,4 @@
-"""Owns the rules that are compared: ours, and what others decide by, on the same counts, each as its authors use it.
+"""Owns the rules that are compared: ours, and what others decide by, on the same counts.
 
 - z > 3: the share of failures on updated hosts against mean and standard deviation of the hour before, one point is
   enough; and the same with five points in a row.
