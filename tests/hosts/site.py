@@ -107,7 +107,11 @@ def install_site(machine: Machine) -> None:
         (wants / unit).symlink_to(f"/lib/systemd/system/{unit}")
 
 
-def set_opcache(machine: Machine, mode: str) -> None:
-    """Start PHP-FPM anew, with an empty cache of its code, in one of the modes of `OPCACHE`."""
+def set_opcache(machine: Machine, mode: str, *, patience: str = "0") -> None:
+    """Start PHP-FPM anew, with an empty cache of its code, in one of the modes of `OPCACHE`.
+
+    At a reload it waits for its workers as long as `patience` says.
+    """
+    machine.write(f"{_PHP_ETC}/pool.d/00-patience.conf", f"[global]\nprocess_control_timeout = {patience}\n")
     machine.write(f"{_PHP_ETC}/conf.d/99-shop.ini", OPCACHE[mode])
     machine.run("systemctl", "restart", PHP_UNIT)

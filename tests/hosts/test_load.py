@@ -10,11 +10,12 @@ import pytest
 
 from tests.faults.sizes import sized, tell_tally
 from tests.hosts.fleet import Fleet, page
-from tests.hosts.host import Host
+from tests.hosts.host import AGENT, Host
 from tests.hosts.load import Counts, under_load
-from tests.hosts.site import OPCACHE, PARTS, set_opcache, write_tree
+from tests.hosts.site import OPCACHE, PARTS, PHP_UNIT, set_opcache, write_tree
 
 SWAPS = sized(100, 8)
+RELOADS = sized(20, 3)
 COPIES = sized(50, 12)
 PAUSE_S = 0.4
 MOST_ROUNDS = 8
@@ -63,6 +64,29 @@ def test_no_request_notices_a_deploy(fleet: Fleet, host: Host, opcache: str) -> 
     tell(f"{SWAPS} deploys under load", opcache, counts)
     assert (counts.failed, counts.mixed, counts.stale, counts.broken) == (0, 0, 0, 0), counts
     assert counts.builds == SWAPS + 1
+
+
+def test_no_request_notices_a_reload_of_php(fleet: Fleet, host: Host) -> None:
+    """A reload after each swap, where PHP-FPM waits for its workers, as docs/operating.md says that it should."""
+    unit = PHP_UNIT.removesuffix(".service")
+    set_opcache(host.machine, "default", patience="10s")
+    host.machine.run("systemctl", "enable", "--now", f"hotcold-reload@{unit}.path")
+    host.configure(f'{CONFIG}\n[hooks.after_swap]\nargv = ["hotcold-ask", "reload", "{unit}"]\n')
+    host.machine.run("systemctl", "reload", AGENT)
+    builds = [f"c{number:04}" for number in range(RELOADS + 1)]
+    for build in builds:
+        fleet.pack(build)
+    fleet.deploy(builds[0])
+    host.until_steady(builds[0])
+    with under_load(f"{host.url}/index.php") as load:
+        for build in builds[1:]:
+            fleet.deploy(build)
+            host.until_steady(build)
+    host.configure(CONFIG)
+    host.machine.run("systemctl", "reload", AGENT)
+    counts = load.result
+    tell(f"{RELOADS} deploys with reloads under load", "default", counts)
+    assert (counts.failed, counts.mixed, counts.stale, counts.broken) == (0, 0, 0, 0), counts
 
 
 def copy_in_place(host: Host, tree: Path) -> None:

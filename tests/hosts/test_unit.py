@@ -20,7 +20,7 @@ from tests.hosts.site import GATE, PARTS, PHP_FPM, PHP_UNIT, POOL, STARTED
 
 EXPOSURE_LIMIT = 2.0
 PROBE = '\n[probe]\nurl = "http://127.0.0.1/index.php"\n'
-ASK = "/opt/hotcold/share/hotcold/systemd/hotcold-ask"
+ASK = "hotcold-ask"
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,16 @@ def test_the_unit_is_accepted_without_a_word(unit: Path) -> None:
 
 
 @_needs("systemd-analyze")
+@pytest.mark.parametrize("name", ["hotcold-reload@", "hotcold-restart@"])
+def test_the_units_for_hooks_are_accepted_without_a_word(name: str, tmp_path: Path) -> None:
+    """As an instance: the path unit finds its service."""
+    for kind in ("path", "service"):
+        shutil.copy(SYSTEMD / f"{name}.{kind}", tmp_path / f"{name}shop.{kind}")
+    verified = _tool("systemd-analyze", "verify", tmp_path / f"{name}shop.path", tmp_path / f"{name}shop.service")
+    assert (verified.returncode, verified.stdout) == (0, "")
+
+
+@_needs("systemd-analyze")
 def test_verification_would_have_noticed(unit: Path) -> None:
     """The check above can fail: a misspelt key is reported."""
     unit.write_text(unit.read_text().replace("RestartSec=", "RestartSecs="))
