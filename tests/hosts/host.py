@@ -51,12 +51,14 @@ class Host:
         (self.machine.disk / _WANTS[1:] / AGENT).symlink_to("/etc/systemd/system/hotcold-agent@.service")
 
     def _install_consul(self, joins: Sequence[str]) -> None:
+        # Consul tells its servers of a new text of a check at once, and not five minutes later: so a test sees each.
         unit = f"""[Unit]
 Description=Consul agent
 [Service]
 Type=notify
 ExecStart={find_consul()} agent -data-dir=/var/lib/consul -node={self.name} -bind={self.machine.address} \\
-    -client=127.0.0.1 -dns-port=-1 -retry-interval=1s "-hcl=disable_coordinates = true" {" ".join(joins)}
+    -client=127.0.0.1 -dns-port=-1 -retry-interval=1s "-hcl=disable_coordinates = true" \\
+    "-hcl=check_update_interval = \\"1s\\"" {" ".join(joins)}
 Restart=always
 [Install]
 WantedBy=multi-user.target

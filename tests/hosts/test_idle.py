@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import psutil
 import pytest
 
@@ -13,7 +14,9 @@ from tests.faults.sizes import sized, tell_tally
 from tests.hosts.fleet import Fleet
 from tests.hosts.host import AGENT, Host
 
-QUIET_S = sized(600, 25)
+QUIET_S = sized(600, 15)
+REST_S = 6
+MOST_ROUNDS = 3
 MEMORY_LIMIT_BYTES = 60 << 20
 CPU_LIMIT = 0.001
 TICK_S = 0.01
@@ -34,9 +37,10 @@ def hosts(fleet: Fleet) -> list[Host]:
     return hosts
 
 
-def commit_index(cluster: ConsulCluster) -> int:
-    told = json.loads(get(f"{cluster.leader.address}/v1/agent/self") or "{}")
-    return int(told["Stats"]["raft"]["commit_index"])
+def raft(cluster: ConsulCluster) -> tuple[int, int]:
+    """The term, which changes with the leader, and the index of the newest entry that is committed."""
+    told = json.loads(get(f"{cluster.leader.address}/v1/agent/self") or "{}")["Stats"]["raft"]
+    return int(told["term"]), int(told["commit_index"])
 
 
 def newest_change(cluster: ConsulCluster) -> dict[str, str | None]:
@@ -57,34 +61,49 @@ def cpu_s(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+class Quiet(msgspec.Struct, frozen=True):
+    """What a time without any order has cost."""
+
+    took_s: float
+    cpu_shares: tuple[float, ...]
+    entries: int
+    has_changed: bool
+
+
+def stay_quiet(fleet: Fleet, agents: list[psutil.Process]) -> Quiet | None:
+    """Measure; None where Consul has elected another leader meanwhile, which writes entries of its own."""
+    wait_for_rest(fleet.cluster)
+    known, started_s = newest_change(fleet.cluster), time.monotonic()
+    term, index = raft(fleet.cluster)
+    before_s = [cpu_s(agent) for agent in agents]
+    time.sleep(QUIET_S)
+    took_s = time.monotonic() - started_s
+    shares = tuple((cpu_s(agent) - used_s) / took_s for agent, used_s in zip(agents, before_s, strict=True))
+    term_now, index_now = raft(fleet.cluster)
+    has_changed = newest_change(fleet.cluster) != known
+    return Quiet(took_s, shares, index_now - index, has_changed) if term_now == term else None
+
+
 def test_a_quiet_fleet_costs_nothing(fleet: Fleet, hosts: list[Host]) -> None:
     agents = [host.agent() for host in hosts]
-    wait_for_rest(fleet.cluster)
-    known, index, started_s = newest_change(fleet.cluster), commit_index(fleet.cluster), time.monotonic()
-    used_s = [cpu_s(agent) for agent in agents]
-
-    time.sleep(QUIET_S)
-
-    took_s = time.monotonic() - started_s
-    shares = [(cpu_s(agent) - used) / took_s for agent, used in zip(agents, used_s, strict=True)]
-    written = commit_index(fleet.cluster) - index
-    sizes = [memory_bytes(agent) for agent in agents]
-    used = {host.name: f"{share:.3%} of a core" for host, share in zip(hosts, shares, strict=True)}
-    print(f"{took_s:.0f} s, {used}, {max(sizes) / 2**20:.1f} MiB, {written} entries")  # noqa: T201 - figures are the point
-    tell_tally("quiet fleet", {"raft entries": written, "seconds": int(took_s)})
-    assert newest_change(fleet.cluster) == known
-    assert written <= took_s / BARRIER_EVERY_S + 1
-    assert max(sizes) < MEMORY_LIMIT_BYTES
-    assert max(shares) < CPU_LIMIT + 2 * TICK_S / took_s
+    quiet = next(filter(None, (stay_quiet(fleet, agents) for _ in range(MOST_ROUNDS))), None)
+    assert quiet is not None, "a leader of Consul does not stay one here"
+    largest_bytes = max(map(memory_bytes, agents))
+    print(quiet, f"{largest_bytes / 2**20:.1f} MiB")  # noqa: T201 - figures are the point
+    tell_tally("quiet fleet", {"raft entries": quiet.entries, "seconds": int(quiet.took_s)})
+    assert not quiet.has_changed
+    assert quiet.entries <= quiet.took_s / BARRIER_EVERY_S + 1
+    assert largest_bytes < MEMORY_LIMIT_BYTES
+    assert max(quiet.cpu_shares) < CPU_LIMIT + 2 * TICK_S / quiet.took_s
     assert {host.machine.run("systemctl", "show", "-P", "NRestarts", AGENT).strip() for host in hosts} == {"0"}
 
 
 def wait_for_rest(cluster: ConsulCluster) -> None:
     """Until what the last deploy has to tell is told: nothing is written for a while."""
-    last, since_s = commit_index(cluster), time.monotonic()
-    while time.monotonic() - since_s < 8:
+    last, since_s = raft(cluster), time.monotonic()
+    while time.monotonic() - since_s < REST_S:
         time.sleep(0.5)
-        if (now := commit_index(cluster)) != last:
+        if (now := raft(cluster)) != last:
             last, since_s = now, time.monotonic()
 
 

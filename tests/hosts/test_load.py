@@ -14,7 +14,7 @@ from tests.hosts.host import AGENT, Host
 from tests.hosts.load import Counts, under_load
 from tests.hosts.site import OPCACHE, PARTS, PHP_UNIT, set_opcache, write_tree
 
-SWAPS = sized(100, 8)
+SWAPS = sized(100, 6)
 RELOADS = sized(20, 3)
 COPIES = sized(50, 12)
 PAUSE_S = 0.4
