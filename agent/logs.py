@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TextIO
+from types import MappingProxyType
+from typing import Final, TextIO
 
 import structlog
 
 from agent.config import LogTable
+
+_PRIORITIES: Final = MappingProxyType({"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7})
+"""What syslog, and so the journal, calls our levels."""
 
 
 class LineLogger(structlog.PrintLogger):
@@ -33,8 +38,9 @@ def configure_logs(
 ) -> None:
     """Log from now on as the configuration says; may be called again.
 
-    `auto` is JSON where systemd connected the stream to its journal (`JOURNAL_STREAM`) or it is no terminal. `note` is
-    told everything from `info` on, also what the log does not show.
+    `auto` is JSON where systemd connected the stream to its journal (`JOURNAL_STREAM`) or it is no terminal. A
+    journal gets each line with its priority, so that `journalctl -p warning` works. `note` is told everything from
+    `info` on, also what the log does not show.
     """
     levels = logging.getLevelNamesMapping()
     level = levels[table.level.upper()]
@@ -54,6 +60,8 @@ def configure_logs(
         if as_json
         else [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
+    if _is_journal(environment.get("JOURNAL_STREAM", ""), stream):
+        rendering.append(_with_priority(rendering.pop()))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -67,3 +75,21 @@ def configure_logs(
         logger_factory=lambda *_: LineLogger(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def _is_journal(named: str, stream: TextIO) -> bool:
+    """Whether it is the very stream that systemd named, by device and inode, and not one that was redirected since."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or none of the system's
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
+
+
+def _with_priority(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """Put sd-daemon(3)'s prefix before what is rendered."""
+
+    def rendered(logger: object, method: str, entry: structlog.typing.EventDict) -> str:
+        return f"<{_PRIORITIES.get(method, _PRIORITIES['info'])}>{render(logger, method, entry)!s}"
+
+    return rendered

@@ -28,7 +28,7 @@ class Kernel(Protocol):
         """Call `prctl` with one argument."""
 
     def capabilities(self) -> int:
-        """The effective, permitted and inheritable capabilities, as one set of bits."""
+        """The effective and permitted capabilities, as one set of bits."""
 
     def drop_capabilities(self) -> None:
         """Give up all of them."""
@@ -85,7 +85,7 @@ class LinuxKernel:
         """See `Kernel.capabilities`."""
         words = (_CapabilityWord * 2)()
         _checked(self._libc.capget(ctypes.byref(_CapabilityHeader(_CAPABILITY_VERSION_3, 0)), words))
-        low, high = (word.effective | word.permitted | word.inheritable for word in words)
+        low, high = (word.effective | word.permitted for word in words)
         return int(high << 32 | low)
 
     def drop_capabilities(self) -> None:

@@ -124,11 +124,13 @@ def _drop_capabilities(kernel: Kernel) -> Iterator[str]:
         # EINVAL: past the last one. EPERM: not ours to drop; without new privileges nothing of the set can be gained.
         with suppress(OSError):
             kernel.prctl(_PR_CAPBSET_DROP, number)
-    if kernel.capabilities() == 0:  # capset may be forbidden where there is nothing to give up
-        return
     try:
         kernel.drop_capabilities()
     except OSError as error:
+        # A filter may forbid capset where there is nothing to give up. What is only inheritable is nothing: it would
+        # become real by an execve of a file with capabilities of its own, and without new privileges that gives none.
+        if kernel.capabilities() == 0:
+            return
         yield f"it keeps its capabilities ({error.strerror}): allow the call capset, or run as another user than root"
 
 

@@ -24,6 +24,7 @@ NO_CONSUL: Final = "no consul binary: set HOTCOLD_CONSUL, put consul on PATH, or
 
 _ROOT = Path(__file__).resolve().parent.parent
 _READY_S = 20.0
+LOOPBACK: Final = "127.0.0.1"
 
 
 def find_consul() -> Path | None:
@@ -71,17 +72,20 @@ def get(url: str, token: str = "") -> str | None:
 class ConsulServer:
     """One server process that can be killed, paused and started again on the same ports."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str], *, http_port: int) -> None:
+    def __init__(
+        self, directory: Path, arguments: Sequence[str], *, http_port: int, bind: str = LOOPBACK, by: Sequence[str] = ()
+    ) -> None:
         binary = find_consul()
         if binary is None:
             raise FileNotFoundError(NO_CONSUL)
-        self.address = f"http://127.0.0.1:{http_port}"
+        self.address = f"http://{LOOPBACK}:{http_port}"
         self.token = ""
         self._command = [
+            *by,
             str(binary),
             "agent",
-            "-bind=127.0.0.1",
-            "-client=127.0.0.1",
+            f"-bind={bind}",
+            f"-client={LOOPBACK}",
             f"-http-port={http_port}",
             "-dns-port=-1",
             "-grpc-port=-1",
@@ -175,13 +179,23 @@ class ConsulDev(ConsulServer):
 
 
 class ConsulCluster:
-    """Servers with their data on disk, timed for quick elections."""
+    """Servers with their data on disk, timed for quick elections.
 
-    def __init__(self, directory: Path, count: int = 3) -> None:
+    Args:
+        directory: for their data and logs.
+        count: how many.
+        bind: the address at which they meet each other, and other machines' agents them.
+        by: the beginning of a command that runs another one in its own place.
+        more: further arguments.
+    """
+
+    def __init__(
+        self, directory: Path, count: int = 3, *, bind: str = LOOPBACK, by: Sequence[str] = (), more: Sequence[str] = ()
+    ) -> None:
         ports = free_ports(4 * count)
         http, server, lan, wan = (ports[at : at + count] for at in range(0, 4 * count, count))
-        self.joins = [f"-retry-join=127.0.0.1:{port}" for port in lan]
-        self._raft = {f"127.0.0.1:{port}": index for index, port in enumerate(server)}
+        self.joins = [f"-retry-join={bind}:{port}" for port in lan]
+        self._raft = {f"{bind}:{port}": index for index, port in enumerate(server)}
         self.servers = [
             ConsulServer(
                 directory / f"server-{index}",
@@ -196,8 +210,11 @@ class ConsulCluster:
                     "-retry-interval=1s",
                     "-hcl=performance { raft_multiplier = 1 }",
                     *self.joins,
+                    *more,
                 ],
                 http_port=http[index],
+                bind=bind,
+                by=by,
             )
             for index in range(count)
         ]

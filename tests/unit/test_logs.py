@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from pathlib import Path
 
 import structlog
 
@@ -35,3 +37,23 @@ def test_a_full_disk_under_the_log_stops_nobody_and_logging_goes_on() -> None:
         structlog.configure(**before)
     [line] = stream.getvalue().splitlines()
     assert (json.loads(line)["event"], json.loads(line)["build"]) == ("kept", "b1")
+
+
+def test_a_journal_gets_each_line_with_its_priority(tmp_path: Path) -> None:
+    """And nobody else does: a stream that was redirected is no journal."""
+    before = structlog.get_config()
+    try:
+        for is_journal in (True, False):
+            with (tmp_path / str(is_journal)).open("w+") as stream:
+                found = os.fstat(stream.fileno())
+                named = f"{found.st_dev}:{found.st_ino}" if is_journal else f"{found.st_dev}:1"
+                configure_logs(LogTable(level="debug"), {"JOURNAL_STREAM": named}, stream)
+                log = structlog.get_logger()
+                for level in ("debug", "info", "warning", "error"):
+                    getattr(log, level)("said")
+                stream.seek(0)
+                lines = stream.read().splitlines()
+            starts = ["<7>", "<6>", "<4>", "<3>"] if is_journal else [""] * 4
+            assert [line.partition("{")[0] for line in lines] == starts
+    finally:
+        structlog.configure(**before)
