@@ -22,6 +22,9 @@ GROUP: Final = "hotcold"
 BACKOFF_SINCE: Final = 254
 """The first version of systemd that knows `RestartSteps`."""
 
+ASK: Final = Path("/usr/local/bin/hotcold-ask")
+_ASKED: Final = tuple(f"hotcold-{verb}@.{kind}" for verb in ("reload", "restart") for kind in ("path", "service"))
+"""What hooks have services reloaded and restarted by; each service needs its path unit enabled."""
 _UNIT: Final = "hotcold-agent@.service"
 _SHIPPED_PROGRAM: Final = "/opt/hotcold/bin/hotcold"
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9/._+-]*")
@@ -88,6 +91,8 @@ def files_for(wanted: Wanted) -> tuple[File, ...]:
         File(TMPFILES, _shipped("hotcold.tmpfiles.conf")),
         File(wanted.tmpfiles, _root_directory(wanted.root)),
         File(UNITS / _UNIT, _shipped(_UNIT).replace(_SHIPPED_PROGRAM, str(wanted.program))),
+        File(ASK, _shipped(ASK.name), 0o755),
+        *(File(UNITS / name, _shipped(name)) for name in _ASKED),
     ]
     if wanted.systemd_version is not None and wanted.systemd_version >= BACKOFF_SINCE:
         files.append(File(UNITS / f"{_UNIT}.d" / "backoff.conf", _shipped(f"{_UNIT}.d/backoff.conf")))
