@@ -1,4 +1,4 @@
-"""Owns keeping an overview current: watches orders and reports, and asks for the agents' health now and then.
+"""Owns keeping an overview current: watches orders, reports and slots, and asks for the agents' health now and then.
 
 What the entries mean is left to `checkpoint.overview`.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Self
 
 from checkpoint.overview import Overview, overview
-from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_keys
+from checkpoint.reading import HostKey, TierKey, read_host_keys, read_slots, read_tier_keys
 from fleet import Entry, ServiceHealth, Store, StoreRefused, StoreUnreachable
-from fleet.keys import hosts_prefix, service_name, tiers_prefix
+from fleet.keys import all_slots_prefix, hosts_prefix, service_name, tiers_prefix
 
 HEALTH_INTERVAL_S: Final = 3.0
 """How often health is asked for: well below the TTL of an agent's check."""
@@ -27,12 +27,13 @@ async def look(store: Store, app: str, tier: str | None = None) -> Overview:
         StoreUnreachable: no answer.
         StoreRefused: the token may not read.
     """
-    orders, reports, services = await asyncio.gather(
+    orders, reports, slots, services = await asyncio.gather(
         store.read_prefix(tiers_prefix(app)),
         store.read_prefix(hosts_prefix(app, tier)),
+        store.read_prefix(all_slots_prefix(app)),
         store.services(service_name(app)),
     )
-    return overview(app, _orders(app, tier, orders), read_host_keys(app, reports), services)
+    return overview(app, _orders(app, tier, orders), read_host_keys(app, reports), services, read_slots(app, slots))
 
 
 class Observer:
@@ -55,6 +56,7 @@ class Observer:
         self._keys: tuple[TierKey, ...] | None = None
         self._hosts: tuple[HostKey, ...] | None = None
         self._services: Sequence[ServiceHealth] | None = None
+        self._slots: Mapping[tuple[str, str], int] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -62,6 +64,7 @@ class Observer:
         self._tasks = [
             asyncio.create_task(self._follow_orders(), name=f"orders of {self._app}"),
             asyncio.create_task(self._follow_reports(), name=f"reports of {self._app}"),
+            asyncio.create_task(self._follow_slots(), name=f"slots of {self._app}"),
             asyncio.create_task(self._follow_health(), name=f"health of {self._app}"),
         ]
         return self
@@ -83,7 +86,7 @@ class Observer:
                 task.result()
         if self._keys is None or self._hosts is None:
             return None
-        return overview(self._app, self._keys, self._hosts, self._services)
+        return overview(self._app, self._keys, self._hosts, self._services, self._slots)
 
     async def changed(self, timeout_s: float) -> None:
         """Wait for news, at most `timeout_s`."""
@@ -102,6 +105,12 @@ class Observer:
         async with aclosing(self._store.watch_prefix(hosts_prefix(self._app, self._tier))) as changes:
             async for entries in changes:
                 self._hosts = read_host_keys(self._app, entries)
+                self._changed.set()
+
+    async def _follow_slots(self) -> None:
+        async with aclosing(self._store.watch_prefix(all_slots_prefix(self._app))) as changes:
+            async for entries in changes:
+                self._slots = read_slots(self._app, entries)
                 self._changed.set()
 
     async def _follow_health(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, auto
 
 from checkpoint.reading import HostKey, TierKey
@@ -53,6 +53,7 @@ class HostView:
         serial: of the order that the host obeys, 0: none.
         since: RFC 3339 time at which it entered `state`, or empty.
         health: passing, warning, critical, maintenance; absent: no such service; None: not known.
+        slot: number of the slot that it holds, by which it may be out of service; None: it holds none.
         note: what an operator should know of it, or empty.
     """
 
@@ -65,6 +66,7 @@ class HostView:
     serial: int = 0
     since: str = ""
     health: str | None = None
+    slot: int | None = None
     note: str = ""
 
 
@@ -95,7 +97,11 @@ class Overview:
 
 
 def overview(
-    app: str, keys: Sequence[TierKey], hosts: Sequence[HostKey], services: Iterable[ServiceHealth] | None
+    app: str,
+    keys: Sequence[TierKey],
+    hosts: Sequence[HostKey],
+    services: Iterable[ServiceHealth] | None,
+    slots: Mapping[tuple[str, str], int] | None = None,
 ) -> Overview:
     """Put together what is known.
 
@@ -104,6 +110,7 @@ def overview(
         keys: orders of its tiers.
         hosts: reports of its hosts; a tier that only they name is shown too.
         services: health of its agents; None: not known.
+        slots: number of the slot that each (tier, host) holds.
     """
     health = None if services is None else {service.id: service.status for service in services}
     by_tier = {key.tier: key for key in keys}
@@ -112,7 +119,10 @@ def overview(
     for name in names:
         key = by_tier.get(name, TierKey(name))
         views = [
-            _host_view(key.order, host, _health(health, service_id(app, name, host.host)))
+            replace(
+                _host_view(key.order, host, _health(health, service_id(app, name, host.host))),
+                slot=(slots or {}).get((name, host.host)),
+            )
             for host in hosts
             if host.tier == name
         ]

@@ -13,6 +13,7 @@ import msgspec
 
 from artifact import Refused
 from fleet import Entry, Order, Report, decode_order, decode_report
+from fleet.keys import all_slots_prefix
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,13 @@ def _claimed_serial(value: bytes) -> int:
         return max(0, msgspec.json.decode(value, type=_Claim).serial)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return 0
+
+
+def read_slots(app: str, entries: Iterable[Entry]) -> dict[tuple[str, str], int]:
+    """Number of the slot that each (tier, host) holds at present; a slot without a session is free."""
+    held = {}
+    for entry in entries:
+        tier, _, number = entry.key.removeprefix(all_slots_prefix(app)).partition("/")
+        if entry.session is not None and number.isdecimal():
+            held[tier, entry.value.decode(errors="replace")] = int(number)
+    return held

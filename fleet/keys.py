@@ -125,6 +125,11 @@ def leader_prefix(app: str) -> str:
     return f"{checkpoint_prefix(app)}leader/"
 
 
+def all_slots_prefix(app: str) -> str:
+    """Prefix of the slots of all tiers of an app."""
+    return f"{ROOT}/{check_name('app', app)}/slots/"
+
+
 def service_name(app: str) -> str:
     """Name of the Consul service that the app's agents register."""
     return f"hotcold-{check_name('app', app)}"

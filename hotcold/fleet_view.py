@@ -41,7 +41,8 @@ def draw(
     """The whole app; `max_rows` is for each tier, where not all are asked for."""
     parts: list[RenderableType] = []
     for tier in seen.tiers:
-        parts.append(_header(seen.app, tier.key, now))
+        taken = sum(host.slot is not None for host in tier.hosts)
+        parts.append(_header(seen.app, tier.key, now, taken))
         if tier.hosts:
             parts.append(_summary(tier, has_bar=has_bar))
             parts.append(_hosts(tier, now, None if show_all else max_rows))
@@ -86,11 +87,12 @@ def _host_document(host: HostView) -> dict[str, Any]:
         "serial": host.serial,
         "since": host.since or None,
         "health": host.health,
+        "slot": host.slot,
         "note": host.note,
     }
 
 
-def _header(app: str, key: TierKey, now: datetime) -> Text:
+def _header(app: str, key: TierKey, now: datetime, taken: int) -> Text:
     title = Text.assemble((f"{app} / {key.tier}", "bold"))
     if key.fault is not None:
         return title.append(f"  the key holds no order: {key.fault}", "bold red")
@@ -103,6 +105,7 @@ def _header(app: str, key: TierKey, now: datetime) -> Text:
     facts += [f"by {order.by}"] if order.by else []
     facts += [ago(order.at, now)] if order.at else []
     facts += [f"at most {order.max_unavailable} out of service"] if order.max_unavailable is not None else []
+    facts += [f"{many(taken, 'slot')} taken"] if taken else []
     title.append("  " + ", ".join(facts), "dim")
     return title.append(f": {order.reason}" if order.reason else "", "dim")
 
@@ -157,6 +160,10 @@ def _omitted(tier: TierView, shown_count: int) -> Iterator[Text]:
         yield Text(f"{many(omitted, 'more host')} {kind}; --all lists every one", "dim")
 
 
+def _slot(host: HostView) -> str:
+    return "" if host.slot is None else f"holds slot {host.slot}"
+
+
 def _row(host: HostView, now: datetime) -> tuple[RenderableType, ...]:
     colour = _STANDINGS[host.standing][0]
     state = state_text(host.state)
@@ -170,5 +177,5 @@ def _row(host: HostView, now: datetime) -> tuple[RenderableType, ...]:
         Text(host.wanted or "as it is", "" if host.wanted else "dim"),
         Text(str(host.serial or "-"), "yellow" if host.standing is Standing.BEHIND else "dim"),
         Text(ago(host.since, now), "dim"),
-        Text(host.note, "" if host.standing is Standing.GOOD else colour),
+        Text("; ".join(filter(None, (_slot(host), host.note))), "" if host.standing is Standing.GOOD else colour),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import aiohttp
 import pytest
 
 from artifact import ConfigError
-from fleet import ConsulStore, Slot, SlotLost
+from checkpoint import look
+from fleet import ConsulStore, Report, Slot, SlotLost, encode
+from fleet.keys import host_key, slots_prefix
 
 
 async def taken(store: ConsulStore, prefix: str, count: int, holder: str = "host") -> Slot:
@@ -160,3 +163,20 @@ async def test_the_slot_of_a_dead_holder_comes_free(store: ConsulStore, prefix: 
 
     with pytest.raises(SlotLost):
         await store.renew_slot(first)
+
+
+async def test_a_commander_sees_who_holds_which_slot(store: ConsulStore) -> None:
+    """And no longer when it is given back."""
+    app = f"app-{uuid.uuid4().hex[:8]}"
+    report = Report(v=1, app=app, tier="prod", host="web-1", serial=1, highest=1, state="draining")
+    await store.put(host_key(app, "prod", "web-1"), encode(report))
+    slot = await store.acquire_slot(slots_prefix(app, "prod"), 1, holder="web-1")
+    assert slot is not None
+
+    async def seen() -> int | None:
+        [tier] = (await look(store, app)).tiers
+        return tier.hosts[0].slot
+
+    assert await seen() == 0
+    await store.release_slot(slot)
+    assert await seen() is None
