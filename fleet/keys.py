@@ -55,6 +55,16 @@ def slots_prefix(app: str, tier: str) -> str:
     return f"{ROOT}/{check_name('app', app)}/slots/{check_name('tier', tier)}/"
 
 
+def build_key(app: str, build_id: str) -> str:
+    """Key of the record of one build that was released."""
+    return f"{builds_prefix(app)}{check_name('build', build_id)}"
+
+
+def builds_prefix(app: str) -> str:
+    """Prefix of the records of all builds that were released."""
+    return f"{ROOT}/{check_name('app', app)}/builds/"
+
+
 def service_name(app: str) -> str:
     """Name of the Consul service that the app's agents register."""
     return f"hotcold-{check_name('app', app)}"
