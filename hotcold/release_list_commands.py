@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Final
 
 import click
 
-from checkpoint.release import BuildKey, Git, Ledger, ReleaseTable, Standing, load_release
+from checkpoint.release import BuildKey, Git, Ledger, ReleaseTable, load_release
+from checkpoint.release.choosing import unfinished_of
 from checkpoint.release.commits import Commits
-from checkpoint.release.naming import Begun, order_of
 from checkpoint.release.settings import DEFAULT_PATH
 from fleet import Build, StoreUnreachable
 from fleet.keys import check_name
@@ -20,7 +21,7 @@ from hotcold.release_options import config_option, repo_option
 from hotcold.release_view import document, lines_of, table_of
 from hotcold.terminal import console, print_plain
 
-_SHOWN: int = 20
+_SHOWN: Final = 20
 
 
 @click.command(
@@ -58,7 +59,7 @@ def list_builds(
     git, table = _git(app, config, repo)
     kept = standing.builds if show_all else standing.builds[:_SHOWN]
     lacking = {key.id: _lacking(git, key) for key in kept}
-    begun = _unfinished(git, app, standing)
+    begun = () if git is None else unfinished_of(git.begun(app), standing.builds)
     if as_json:
         builds = [document(key, standing, lacking[key.id]) for key in kept]
         unfinished = [{"id": each.id, "commit": each.commit, "by": each.by, "at": each.at} for each in begun]
@@ -78,7 +79,7 @@ def list_builds(
             f"{each.id} was begun by {each.by} at {each.at} and is not recorded: "
             f"hotcold release resume {each.id} --app {app}"
         )
-    if git is not None and table is not None:
+    if git is not None:
         click.echo(f"not yet: commits of {table.main} that a build lacks, as last fetched")
 
 
@@ -129,14 +130,14 @@ def _ledger(app: str, consul: str | None, token_file: str | None) -> Ledger:
     return Ledger(settings_of(consul, token_file), app, _say_retry)
 
 
-def _git(app: str, config: Path | None, repo: Path | None) -> tuple[Git | None, ReleaseTable | None]:
+def _git(app: str, config: Path | None, repo: Path | None) -> tuple[Git | None, ReleaseTable]:
     """The repository, where one is given or configured on this machine."""
     if config is None and not DEFAULT_PATH.exists():
         table = ReleaseTable()
     else:
         table = load_release(config or DEFAULT_PATH, app)
     place = repo.absolute() if repo is not None else None if table.repo is None else Path(table.repo)
-    return (None, None) if place is None else (Git(place, table, by=person()), table)
+    return None if place is None else Git(place, table, by=person()), table
 
 
 def _lacking(git: Git | None, key: BuildKey) -> Commits | None:
@@ -145,17 +146,6 @@ def _lacking(git: Git | None, key: BuildKey) -> Commits | None:
     if git is None or build is None or not git.is_known(build.revision):
         return None
     return git.log(git.main_commit(), build.revision)
-
-
-def _unfinished(git: Git | None, app: str, standing: Standing) -> list[Begun]:
-    if git is None:
-        return []
-    recorded = {key.id for key in standing.builds}
-    newest = max(map(order_of, recorded), default=("", 0))
-    return sorted(
-        (each for each in git.begun(app) if each.id not in recorded and order_of(each.id) > newest),
-        key=lambda each: order_of(each.id),
-    )
 
 
 def _say_retry(error: StoreUnreachable) -> None:

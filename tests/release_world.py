@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +115,36 @@ def depot(directory: Path) -> Iterator[Depot]:
         loop.run(runner.cleanup())
     finally:
         loop.close()
+
+
+@contextmanager
+def nginx(directory: Path, locations: str, port: int) -> Iterator[str]:
+    """A real nginx with these locations; its address."""
+    directory.mkdir()
+    user = "user root;" if os.geteuid() == 0 else ""
+    (directory / "nginx.conf").write_text(
+        f"{user} daemon off; pid {directory}/pid; error_log {directory}/error.log;\nevents {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n"
+        f"fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
+        f"server {{ listen 127.0.0.1:{port};\n{locations}\n}} }}\n"
+    )
+    command = ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]
+    with subprocess.Popen(command) as server:
+        try:
+            ends_s = time.monotonic() + 30
+            while not _answers(port):
+                assert server.poll() is None, (directory / "error.log").read_text()
+                assert time.monotonic() < ends_s
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _answers(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=10):
+        return True
+    return False
 
 
 @dataclass

@@ -17,9 +17,10 @@ from typing import Final, Protocol
 
 from artifact import Manifest, Refused
 from artifact.locate import reference
+from checkpoint.release.choosing import build_before, build_named, build_to_mend, build_with, unfinished_of
 from checkpoint.release.git import Git
 from checkpoint.release.ledger import Standing
-from checkpoint.release.naming import Begun, next_id, order_of
+from checkpoint.release.naming import Begun, next_id
 from checkpoint.release.places import Place
 from checkpoint.release.records import BuildKey
 from checkpoint.release.settings import ReleaseTable
@@ -119,15 +120,16 @@ class Releaser:
                     kind="not_on_main",
                 )
             keys = self._records.builds()
-            unfinished = self._unfinished(keys)
-            if unfinished is not None and not is_new:
-                is_ours = self._workshop.is_here(unfinished.id) and unfinished.hotfix_of is None
-                if not is_ours or unfinished.commit != chosen or is_dry:
-                    raise self._not_finished(unfinished)
-                self._say(f"going on with {unfinished.id}, begun by {unfinished.by} at {unfinished.at}")
+            unfinished = () if is_new else unfinished_of(self._git.begun(self._app), keys)
+            if unfinished:
+                last = unfinished[-1]
+                is_ours = self._workshop.is_here(last.id) and last.hotfix_of is None
+                if not is_ours or last.commit != chosen or is_dry:
+                    raise self._not_finished(last)
+                self._say(f"going on with {last.id}, begun by {last.by} at {last.at}")
                 self._workshop.check_gate(chosen, hotfix_of=None)
-                return self._finish(unfinished, keys)
-            has = next((key.id for key in keys if key.build is not None and key.build.revision == chosen), None)
+                return self._finish(last, keys)
+            has = build_with(chosen, keys)
             if has is not None and not is_again:
                 raise Refused(
                     f"build {has} has {chosen[:12]} already: nothing was cut; to build it anew under the next id, "
@@ -169,10 +171,9 @@ class Releaser:
             self._git.fetch()
             standing = self._records.standing()
             keys = standing.builds
-            unfinished = self._unfinished(keys)
-            if unfinished is not None and not is_new:
-                raise self._not_finished(unfinished)
-            base = self._build_of(keys, onto) if onto is not None else self._mended(standing)
+            if not is_new:
+                self._check_finished(keys)
+            base = build_to_mend(keys, standing.tiers) if onto is None else build_named(onto, keys)
             commits = [self._git.resolve(pick) for pick in picks]
             self._check_picks(commits)
             before = self._branch_before(base, keys)
@@ -221,13 +222,10 @@ class Releaser:
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
-    def _unfinished(self, keys: Sequence[BuildKey]) -> Begun | None:
-        """The newest release that was begun and has no record. One before a recorded build was left for good."""
-        recorded = {key.id for key in keys}
-        newest = max(map(order_of, recorded), default=("", 0))
-        open_ones = [each for each in self._git.begun(self._app) if each.id not in recorded]
-        last = max(open_ones, key=lambda each: order_of(each.id), default=None)
-        return last if last is not None and order_of(last.id) > newest else None
+    def _check_finished(self, keys: Sequence[BuildKey]) -> None:
+        unfinished = unfinished_of(self._git.begun(self._app), keys)
+        if unfinished:
+            raise self._not_finished(unfinished[-1])
 
     def _not_finished(self, begun: Begun) -> Refused:
         return Refused(
@@ -260,29 +258,6 @@ class Releaser:
             notes=notes,
         )
 
-    def _mended(self, standing: Standing) -> Build:
-        """The build that a hotfix is for where nobody says it: only where there is no doubt."""
-        ordered = {tier.tier: tier.order.build.id for tier in standing.tiers if tier.order is not None}
-        if len(set(ordered.values())) == 1:
-            return self._build_of(standing.builds, next(iter(ordered.values())))
-        if ordered:
-            runs = ", ".join(f"{tier} runs {build_id}" for tier, build_id in sorted(ordered.items()))
-            raise Refused(f"which build is to be mended? {runs}: name it with --onto", kind="which_build")
-        newest = next((key.build for key in standing.builds if key.build is not None), None)
-        if newest is None:
-            raise Refused(f"no build of {self._app} is recorded that could be mended", kind="which_build")
-        return newest
-
-    def _build_of(self, keys: Sequence[BuildKey], build_id: str) -> Build:
-        key = next((key for key in keys if key.id == build_id), None)
-        if key is None:
-            raise Refused(
-                f"build {build_id} of {self._app} is not recorded: see `hotcold release list`", kind="no_build"
-            )
-        if key.build is None:
-            raise Refused(f"the record of build {build_id} cannot be read: {key.fault}", kind="build_invalid")
-        return key.build
-
     def _check_picks(self, commits: Sequence[str]) -> None:
         main = self._git.main_commit()
         for commit in commits:
@@ -296,24 +271,17 @@ class Releaser:
         tip = self._git.branch_commit(base.branch)
         if tip is None or tip == base.revision:
             return tip
-        later = next((key.id for key in keys if key.build is not None and key.build.revision == tip), None)
+        later = build_with(tip, keys)
         gone_on = f"to build {later}: give --onto {later}" if later else f"to {tip[:12]}, which no recorded build has"
         raise Refused(
             f"branch {base.branch} has gone on from build {base.build.id} {gone_on}. Nothing was changed",
             kind="branch_moved",
         )
 
-    def _before(self, begun: Begun, keys: Sequence[BuildKey]) -> Build | None:
-        """The build that this one is told apart from: the one that it mends, or the newest before it."""
-        if begun.hotfix_of is not None:
-            return next((key.build for key in keys if key.id == begun.hotfix_of), None)
-        older = (key.build for key in keys if key.build is not None and order_of(key.id) < order_of(begun.id))
-        return next(older, None)
-
     # --- doing --------------------------------------------------------------------------------------------------------
 
     def _describe(self, plan: Begun, keys: Sequence[BuildKey]) -> None:
-        before = self._before(plan, keys)
+        before = build_before(plan, keys)
         since = before.revision if before is not None and self._git.is_known(before.revision) else None
         commits = self._git.log(plan.commit, since)
         self._say(f"would cut {plan.id} of {plan.commit[:12]}, on branch {plan.branch}, tag {self._tag(plan)}")
@@ -349,7 +317,7 @@ class Releaser:
     def _finish(self, begun: Begun, keys: Sequence[BuildKey]) -> Build:
         with self._told(begun):
             self._git.ensure_branch(begun)
-            before = self._before(begun, keys)
+            before = build_before(begun, keys)
             against = before.manifest if before is not None and self._wants_patch(before) else None
             manifest, document = self._workshop.make(begun, self._url_base, against)
             files = sorted(

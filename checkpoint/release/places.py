@@ -29,7 +29,7 @@ _SETTINGS: Final = PullSettings()
 _PASSING: Final = frozenset({408, 425, 429})
 _SERVER_ERROR: Final = 500
 _ABSENT: Final = frozenset({"http_404", "http_410"})
-_HEADER: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([^\r\n]*)")
+_HEADER: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _COPY_BYTES: Final = 1 << 20
 
 

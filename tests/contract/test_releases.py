@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import subprocess
+import time
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +21,9 @@ from artifact.secretkey import SecretKey
 from fleet import Build, ConsulSettings, ConsulStore, Order, decode_build, encode
 from fleet.keys import build_key, builds_prefix, tier_key
 from tests.commander_world import Loop, world
-from tests.release_world import APP, LIB, TOKEN, Depot, Desk, commit, depot, digest_of, git, new_repo
+from tests.release_world import APP, LIB, TOKEN, Depot, Desk, commit, depot, digest_of, git, new_repo, nginx
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Store:
@@ -64,6 +68,13 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
             dev.close()
     finally:
         loop.close()
+
+
+@pytest.fixture(autouse=True)
+def same_day() -> None:
+    """Ids have the day in them: a test that would run into the next one begins there."""
+    while datetime.now(UTC).strftime("%H:%M") == "23:59":
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -566,6 +577,24 @@ def test_builds_are_signed(desk: Desk, store: Store) -> None:
     desk.directory.joinpath("ci.key").write_text(key.text(None))
     desk.run("cut")
     assert only(store)[1].build.signature is not None
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian: apt-get install nginx-light)")
+def test_nginx_takes_uploads(desk: Desk, store: Store, tmp_path: Path, unused_tcp_port: int) -> None:
+    """As docs/releases.md has it: the part for uploads is that page's, with a user of this test."""
+    [shown] = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/releases.md").read_text(), re.DOTALL)
+    files, users = tmp_path / "builds", tmp_path / "users"
+    (files / "shop").mkdir(parents=True)
+    users.write_text("ci:{PLAIN}very-secret\n")
+    locations = shown.replace("/srv/builds", str(files)).replace("/etc/nginx/uploads", str(users))
+    (tmp_path / "headers").write_text(f"Authorization: Basic {b64encode(b'ci:very-secret').decode()}\n")
+    with nginx(tmp_path / "nginx", locations, unused_tcp_port) as address:
+        desk.uploads = (f'to = "{address}/upload/shop"\nurl = "{address}/shop"',)
+        assert "does not let us" in desk.run("cut", exits=2).stderr
+        desk.uploads = (f'{desk.uploads[0]}\nheaders_file = "{tmp_path}/headers"',)
+        desk.run("cut")
+    build_id, build = only(store)
+    assert digest_of(files / f"shop/shop-{build_id}.tar.zst") == build.build.digest
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------

@@ -122,3 +122,28 @@ def test_two_at_once_on_one_machine(desk: Desk, here: World, server: Depot, tmp_
         first.communicate(timeout=DEADLINE_S)
     assert first.returncode == 0
     check_whole(desk, here, server)
+
+
+def test_told_to_end_it_tidies_up_and_says_what_is_left(desk: Desk, here: World, server: Depot) -> None:
+    """SIGTERM, as a CI system cancels: the build is ended, its work tree removed, the way on is told."""
+    whole = desk.build
+    desk.build = "echo building $$; sleep 600"
+    process = desk.start("cut")
+    assert process.stdout is not None
+    pid = 0
+    while not pid:
+        line = process.stdout.readline()
+        assert line
+        if line.startswith(b"building"):
+            pid = int(line.split()[1])
+    process.terminate()
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 143
+    assert b"hotcold release resume" in output
+    assert not Path(f"/proc/{pid}").exists()
+    assert list(desk.work.glob("*/tree-*")) == []
+    assert len(git(desk.repo, "worktree", "list").splitlines()) == 1
+    assert recorded(here) == {}
+    desk.build = whole
+    desk.run("cut")
+    check_whole(desk, here, server)
