@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from fleet.keys import ROOT, builds_prefix, host_key, service_name, slots_prefix, tier_key, tiers_prefix
+from fleet.keys import ROOT, host_key, service_name, slots_prefix, tier_key, tiers_prefix
 
 
 def agent_rules(app: str, tier: str, host: str, node: str) -> str:
@@ -29,11 +29,11 @@ def agent_rules(app: str, tier: str, host: str, node: str) -> str:
 
 
 def commander_rules(app: str) -> str:
-    """The least that somebody needs who cuts and orders builds of an app, and looks at its hosts."""
+    """The least that somebody needs who orders builds of an app, and looks at its hosts."""
     return (
         f'key_prefix "{ROOT}/{app}/" {{ policy = "read" }}\n'
+        f'key_prefix "{ROOT}/{app}/builds/" {{ policy = "write" }}\n'
         f'key_prefix "{tiers_prefix(app)}" {{ policy = "write" }}\n'
-        f'key_prefix "{builds_prefix(app)}" {{ policy = "write" }}\n'
         f'service "{service_name(app)}" {{ policy = "read" }}\n'
         'node_prefix "" { policy = "read" }\n'
     )

@@ -37,10 +37,10 @@ from artifact.signing import signature_by
 from artifact.statement import statement
 from benchmarks.report.page import refreshed
 from benchmarks.report.results import kept
-from checkpoint.release import parse_release
-from fleet import Contact, Problem, consul_settings, decode_build, decode_order, decode_report, encode, position
+from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
 from fleet.acl import agent_rules, commander_rules
-from fleet.keys import build_key, host_key, service_id, service_name, slots_prefix, tier_key
+from fleet.documents import decode_build
+from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
 from hotcold.status_document import status_of as read_by_the_command
 from swapper import Layout, Swapper
@@ -49,8 +49,8 @@ from tests.processes import orphan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
-FORMATS, OPERATING, ARCHITECTURE, RELEASES = (
-    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md", "releases.md")
+FORMATS, OPERATING, ARCHITECTURE = (
+    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md")
 )
 IDENTITY = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
 
@@ -91,9 +91,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 FIELD_TABLES = [
-    pytest.param(name, rows, id=name)
-    for text in (FORMATS, OPERATING, RELEASES)
-    for name, rows in tables(text, "fields")
+    pytest.param(name, rows, id=name) for text in (FORMATS, OPERATING) for name, rows in tables(text, "fields")
 ]
 
 
@@ -124,12 +122,6 @@ def test_every_configuration_table_has_its_field_table() -> None:
     assert documented == {kind.__name__ for kind in structs(document)}
 
 
-def test_every_table_of_a_release_has_its_field_table() -> None:
-    """As above, for `[release]`."""
-    documented = {name.partition(":")[2] for name, _ in tables(RELEASES, "fields")}
-    assert documented == {"ReleaseTable", "UploadTable"}
-
-
 def test_hook_points_are_documented() -> None:
     """The table of hooks has exactly the points that there are, in their order."""
     [(_, rows)] = tables(OPERATING, "hook points")
@@ -143,13 +135,10 @@ def test_states_are_documented() -> None:
 
 
 def test_toml_examples_are_configurations_that_an_agent_takes() -> None:
-    """Each TOML block, completed by the keys that say who the agent is, is accepted; a release's by its own parser."""
+    """Each TOML block, completed by the keys that say who the agent is, is accepted."""
     found = [block for page in PAGES for block in blocks(page.read_text(), "toml")]
     assert len(found) >= 2
     for block in found:
-        if "[release]" in block:
-            parse_release(block, "shop")
-            continue
         parse_settings(block if block.startswith("app") else IDENTITY + block, {})
 
 
@@ -201,12 +190,11 @@ def test_keys_are_those_of_the_store() -> None:
         tier_key("APP", "TIER"),
         host_key("APP", "TIER", "HOST"),
         f"{slots_prefix('APP', 'TIER')}N",
-        build_key("APP", "ID"),
         service_name("APP"),
         f"{service_id('APP', 'TIER', 'HOST')}:alive",
     ]
     for name in names:
-        shown = re.sub(r"\b(APP|TIER|HOST|N|ID)\b", lambda match: f"<{match[1].lower()}>", name)
+        shown = re.sub(r"\b(APP|TIER|HOST|N)\b", lambda match: f"<{match[1].lower()}>", name)
         assert f"`{shown}`" in FORMATS
 
 
