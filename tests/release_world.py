@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,13 +203,14 @@ class Desk:
         assert result.exit_code == exits, (result.output, result.exception)
         return result
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """The command, as a process of its own, in a session of its own."""
+    def start(self, *words: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """The command, as a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "hotcold", *self.arguments(*words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=os.environ | dict(environment or {}),
         )
 
     def state(self) -> dict[str, str]:

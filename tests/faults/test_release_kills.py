@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from fleet import Build, decode_build
-from fleet.keys import builds_prefix
+from fleet.keys import build_key, builds_prefix
 from tests.commander_world import World, world
+from tests.faults.sizes import IS_FULL, sampled, tell_tally
 from tests.release_world import APP, Depot, Desk, depot, digest_of, git, new_repo
 
 DEADLINE_S = 60
@@ -41,16 +44,16 @@ def recorded(here: World) -> dict[str, Build]:
     return {entry.key.rpartition("/")[2]: decode_build(entry.value) for entry in entries}
 
 
-def check_whole(desk: Desk, here: World, server: Depot) -> None:
+def check_whole(desk: Desk, here: World, files: Path) -> None:
     """One build, whose files are there, and nothing else: no work tree, no second tag."""
     [(build_id, build)] = recorded(here).items()
     name = f"shop-{build_id}"
     assert build_id.endswith(".1")
     assert git(desk.repo, "tag") == build_id
-    assert git(desk.repo, "rev-parse", f"release/{build_id}") == build.revision
+    assert git(desk.repo, "rev-parse", f"{build_id}^{{commit}}") == build.revision
     assert len(git(desk.repo, "worktree", "list").splitlines()) == 1
-    assert digest_of(server.directory / f"{name}.tar.zst") == build.build.digest
-    assert {path.name for path in server.directory.iterdir()} == {
+    assert digest_of(files / f"{name}.tar.zst") == build.build.digest
+    assert {path.name for path in files.iterdir()} == {
         f"{name}{suffix}" for suffix in (".tar.zst", ".tar.zst.index", ".json")
     }
     assert [path.name for path in (desk.work / build_id).iterdir()] == ["build.log"]
@@ -89,7 +92,73 @@ def test_killed_at_every_request(desk: Desk, here: World, server: Depot) -> None
             # What the manifest names is there, whenever it is.
             assert (server.directory / f"shop-{tag}.tar.zst").exists()
     assert lives >= 5
-    check_whole(desk, here, server)
+    check_whole(desk, here, server.directory)
+
+
+WRAPPER = """#!/bin/sh
+count=$(($(cat "{directory}/count") + 1)); echo $count > "{directory}/count"
+doomed=$(cat "{directory}/at")
+if [ {when} = before ] && [ $count = $doomed ]; then kill -9 $PPID; exit 1; fi
+"{git}" "$@"
+status=$?
+if [ {when} = after ] && [ $count = $doomed ]; then kill -9 $PPID; exit 1; fi
+exit $status
+"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["alone", "remote"])
+def test_killed_at_every_call_of_git(here: World, tmp_path: Path, when: str, kind: str) -> None:
+    """The process dies just before, or just after, its Nth call of git; then it is run again, on what is left.
+
+    So for every N, or a sample of them, each in a repository of its own. One release comes of it, whole; with a remote
+    the same is there.
+    """
+    killed = 0
+    for number in range(1, 60) if IS_FULL else sampled(range(1, 16), 4, f"git {when} {kind}"):
+        place = tmp_path / str(number)
+        if not _killed_once(place, here, when=when, kind=kind, number=number):
+            break
+        killed += 1
+    assert killed >= (15 if IS_FULL else 4)
+    tell_tally("release, calls of git", {f"{when} a call": killed})
+
+
+def _killed_once(place: Path, here: World, *, when: str, kind: str, number: int) -> bool:
+    """Release with one kill, in a new place; False where there is no such call any more."""
+    place.mkdir()
+    desk = Desk(place, here.address)
+    new_repo(desk.repo)
+    origin = place / "origin.git"
+    if kind == "remote":
+        git(place, "clone", "--quiet", "--bare", str(desk.repo), "origin.git")
+        git(desk.repo, "remote", "add", "origin", str(origin))
+        desk.extra = 'remote = "origin"'
+    directory = place / "bin"
+    directory.mkdir()
+    wrapper = directory / "git"
+    wrapper.write_text(WRAPPER.format(directory=directory, git=shutil.which("git"), when=when))
+    wrapper.chmod(0o755)
+    (directory / "count").write_text("0")
+    (directory / "at").write_text(str(number))
+    process = desk.start("cut", environment={"PATH": f"{directory}:{os.environ['PATH']}"})
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    if process.returncode == 0:
+        return False
+    assert process.returncode == -9, output.decode()
+    assert recorded(here) == {}
+    desk.run("cut")
+    check_whole(desk, here, desk.files)
+    [(build_id, build)] = recorded(here).items()
+    if kind == "remote":
+        there = git(origin, "for-each-ref", "--format=%(refname:short)", "refs/heads/release", "refs/tags").split()
+        assert there == [f"release/{build_id}", build_id]
+        assert git(origin, "rev-parse", f"release/{build_id}") == build.revision
+    else:
+        assert git(desk.repo, "rev-parse", f"release/{build_id}") == build.revision
+    assert here.do(here.store.delete(build_key(APP, build_id)))
+    return True
 
 
 @pytest.mark.parametrize("where", ["gate", "build"])
@@ -104,7 +173,7 @@ def test_killed_in_a_command(desk: Desk, here: World, server: Depot, where: str,
     assert bool(git(desk.repo, "tag")) is (where == "build")
     assert len(list(desk.work.glob("*/tree-*"))) == (1 if where == "build" else 0)
     desk.run("cut")
-    check_whole(desk, here, server)
+    check_whole(desk, here, server.directory)
 
 
 def test_two_at_once_on_one_machine(desk: Desk, here: World, server: Depot, tmp_path: Path) -> None:
@@ -121,7 +190,7 @@ def test_two_at_once_on_one_machine(desk: Desk, here: World, server: Depot, tmp_
         go_on.touch()
         first.communicate(timeout=DEADLINE_S)
     assert first.returncode == 0
-    check_whole(desk, here, server)
+    check_whole(desk, here, server.directory)
 
 
 def test_told_to_end_it_tidies_up_and_says_what_is_left(desk: Desk, here: World, server: Depot) -> None:
@@ -146,4 +215,4 @@ def test_told_to_end_it_tidies_up_and_says_what_is_left(desk: Desk, here: World,
     assert recorded(here) == {}
     desk.build = whole
     desk.run("cut")
-    check_whole(desk, here, server)
+    check_whole(desk, here, server.directory)
