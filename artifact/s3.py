@@ -59,21 +59,30 @@ class S3Files:
             raise SourceFailed(f"{shown(url)} must be s3://bucket/key", kind="bad_url")
         if bucket not in self._stores:
             with _translated(url):
-                self._stores[bucket] = self._store(bucket)
+                # Silence and slowness are noticed here, whatever the size.
+                self._stores[bucket] = s3_store(bucket, self._settings, timeout=timedelta(days=1))
         return S3Object(url, self._stores[bucket], key, self._settings)
 
-    def _store(self, bucket: str) -> S3Store:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return S3Store(
-            bucket,
-            client_options={
-                "allow_http": endpoint.startswith("http://"),
-                "connect_timeout": timedelta(seconds=self._settings.connect_timeout_s),
-                "timeout": timedelta(days=1),  # silence and slowness are noticed here, whatever the size
-                "user_agent": self._settings.user_agent,
-            },
-            retry_config={"max_retries": 0},  # trying again is `artifact.ranges`' and the agent's
-        )
+
+def s3_store(bucket: str, settings: PullSettings, *, timeout: timedelta) -> S3Store:
+    """The bucket, where the environment says that it is; nothing is tried again.
+
+    Args:
+        bucket: its name.
+        settings: `connect_timeout_s` and `user_agent` of it count.
+        timeout: longest time for one request.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return S3Store(
+        bucket,
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
+            "timeout": timeout,
+            "user_agent": settings.user_agent,
+        },
+        retry_config={"max_retries": 0},  # trying again is left to the callers
+    )
 
 
 class S3Object:

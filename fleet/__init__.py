@@ -1,7 +1,18 @@
 """What agents and commanders say to each other through Consul: keys, orders, reports, slots, health."""
 
 from fleet.consul import ConsulStore
-from fleet.documents import VERSION, Order, Problem, Report, decode_order, decode_report, encode
+from fleet.documents import (
+    VERSION,
+    Build,
+    Commit,
+    Order,
+    Problem,
+    Report,
+    decode_build,
+    decode_order,
+    decode_report,
+    encode,
+)
 from fleet.orders import check_obeyable, cutoff_for, hosts_for_percent, position, wanted_build
 from fleet.settings import ConsulSettings, consul_settings
 from fleet.store import (
@@ -21,7 +32,9 @@ from fleet.store import (
 
 __all__ = [
     "VERSION",
+    "Build",
     "CheckUnchanged",
+    "Commit",
     "ConsulSettings",
     "ConsulStore",
     "Contact",
@@ -41,6 +54,7 @@ __all__ = [
     "check_obeyable",
     "consul_settings",
     "cutoff_for",
+    "decode_build",
     "decode_order",
     "decode_report",
     "encode",

@@ -63,6 +63,7 @@ def commander_rules(app: str) -> str:
     """The least that somebody needs who orders builds of an app, rolls them out, and looks at its hosts."""
     return (
         f'key_prefix "{ROOT}/{app}/" {{ policy = "read" }}\n'
+        f'key_prefix "{ROOT}/{app}/builds/" {{ policy = "write" }}\n'
         f'key_prefix "{tiers_prefix(app)}" {{ policy = "write" }}\n'
         f'key_prefix "{checkpoint_prefix(app)}" {{ policy = "write" }}\n'
         f'service "{service_name(app)}" {{ policy = "read" }}\n'

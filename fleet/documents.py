@@ -1,4 +1,4 @@
-"""Owns the documents that agents and commanders exchange: orders and reports, frozen, strict, versioned.
+"""Owns the documents that agents and commanders exchange: orders, reports, builds; frozen, strict, versioned.
 
 What follows from an order is left to `fleet.orders`; where documents lie, to `fleet.keys`.
 """
@@ -12,7 +12,7 @@ import msgspec
 from artifact import ManifestRef, Refused
 
 VERSION = 1
-"""Version of both documents. A host refuses an order of another version and keeps what it runs."""
+"""Version of these documents. A host refuses an order of another version and keeps what it runs."""
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,10 +86,55 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     since: str = ""
 
 
+class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One commit, for people; author and subject are cut to what a line holds."""
+
+    sha: str
+    author: str
+    subject: str
+
+
+class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A build that was released: the JSON document in its key, written once, after all of it was uploaded.
+
+    Attributes:
+        v: `VERSION`.
+        build: what hosts need to fetch it.
+        manifest: url of its manifest.
+        revision: git commit that it was made from.
+        branch: its release branch.
+        tag: its git tag.
+        by: who cut it, for people.
+        at: RFC 3339 time at which it was cut.
+        since: id of the build whose commits are not counted here, or None.
+        commits: what came in since that build, the newest first; the first of them where there are many.
+        commit_count: how many came in.
+        hotfix_of: id of the build that this one mends, or None.
+        picks: commits that were picked onto that build, as they were named on the main branch.
+        notes: what is new, for people.
+    """
+
+    v: int
+    app: str
+    build: ManifestRef
+    manifest: str
+    revision: str
+    branch: str
+    tag: str
+    by: str
+    at: str
+    since: str | None = None
+    commits: tuple[Commit, ...] = ()
+    commit_count: int = 0
+    hotfix_of: str | None = None
+    picks: tuple[str, ...] = ()
+    notes: str | None = None
+
+
 MAX_TEXT = 4096
 MAX_UNAVAILABLE = 100_000
 
-_Document = TypeVar("_Document", Order, Report)
+_Document = TypeVar("_Document", Order, Report, Build)
 
 
 class _Versioned(msgspec.Struct):
@@ -152,6 +197,15 @@ def decode_report(data: bytes) -> Report:
     return _decode(data, Report)
 
 
-def encode(document: Order | Report) -> bytes:
+def decode_build(data: bytes) -> Build:
+    """Decode the record of a build strictly.
+
+    Raises:
+        Refused: not JSON, another version, an unknown, missing or mistyped field.
+    """
+    return _decode(data, Build)
+
+
+def encode(document: Order | Report | Build) -> bytes:
     """Encode with fields in the order of their definition, so that equal documents are equal bytes."""
     return msgspec.json.encode(document)

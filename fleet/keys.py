@@ -39,6 +39,16 @@ def tiers_prefix(app: str) -> str:
     return f"{ROOT}/{check_name('app', app)}/tiers/"
 
 
+def build_key(app: str, build_id: str) -> str:
+    """Key of the record of one build that was released."""
+    return f"{builds_prefix(app)}{check_name('build', build_id)}"
+
+
+def builds_prefix(app: str) -> str:
+    """Prefix of the records of all builds that were released."""
+    return f"{ROOT}/{check_name('app', app)}/builds/"
+
+
 def host_key(app: str, tier: str, host: str) -> str:
     """Key of one host's report."""
     return f"{hosts_prefix(app, tier)}{check_name('host', host)}"

@@ -11,6 +11,9 @@ COMMANDS = {
     "pack": Lazy("hotcold.pack_command", "pack_command", "Make an artifact and its manifest of a tree."),
     "key": Lazy("hotcold.key_commands", "key", "Make keys that sign builds, and look at them."),
     "sign": Lazy("hotcold.sign_command", "sign", "Sign manifests of builds that were packed elsewhere."),
+    "release": Lazy(
+        "hotcold.release_commands", "release", "Make builds of a git repository, and record what is in them."
+    ),
     "deploy": Lazy("hotcold.deploy_command", "deploy", "Order a build for a tier, or for a part of it."),
     "rollback": Lazy("hotcold.rollback_command", "rollback", "Order the build before, at once, for the whole tier."),
     "rollout": Lazy("hotcold.rollout_commands", "rollout", "Roll builds out through the tiers, step by step."),

@@ -44,6 +44,7 @@ from checkpoint.verdicts import parse_metrics
 from checkpoint.verdicts.recording import Line, decode_lines, replay
 from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, keys, position
 from fleet.acl import agent_rules, commander_rules
+from fleet.documents import decode_build
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
 from hotcold.status_document import status_of as read_by_the_command
@@ -183,6 +184,7 @@ def test_toml_examples_are_configurations_that_are_taken() -> None:
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "order": decode_order,
     "report": decode_report,
+    "build": decode_build,
     "manifest": decode_manifest,
     "record": lambda data: msgspec.json.decode(data, type=Record),
     "refusal": lambda data: msgspec.json.decode(data, type=Refusal),
