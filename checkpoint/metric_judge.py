@@ -207,12 +207,28 @@ def sides(question: Question, metric: Metric, interval: timedelta) -> tuple[tupl
     """Hosts on the build, and hosts that are not; without those that changed within the interval, or are under way."""
     tiers = metric.tiers or tuple(tier.name for tier in question.plan.tiers)
     updated, others = list[str](), list[str]()
+    admitted = _admitted(question)
     for host in question.hosts:
         report = host.report
+        if metric.reports is not None and host.tier in tiers:
+            # Its deploys are what is counted, those that fail above all.
+            ((updated if (host.tier, host.host) in admitted else others).append(host.host))
+            continue
         if report is None or host.tier not in tiers or not _is_settled(report, question.now - interval):
             continue
         (updated if report.hot == question.plan.build.id else others).append(host.host)
     return tuple(updated), tuple(others)
+
+
+def _admitted(question: Question) -> frozenset[tuple[str, str]]:
+    """Hosts that were ordered to run the build so far."""
+    plan, rollout = question.plan, question.rollout
+    present = plan.steps[rollout.phase.step].rule.tier
+    return frozenset(
+        (tier, host)
+        for tier in rollout.reached
+        for host in (plan.hosts_of(rollout.phase.step) if tier == present else plan.tier(tier).hosts)
+    )
 
 
 def _is_settled(report: Report, since: datetime) -> bool:

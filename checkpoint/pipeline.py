@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -117,6 +117,7 @@ class Document(_Table, frozen=True):
     metrics: tuple[Metric, ...] = ()
     metrics_interval_s: float = 30.0
     recordings: str | None = None
+    release: dict[str, Any] | None = None
 
 
 class StepRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -207,6 +208,10 @@ def load_settings(path: Path) -> Settings:
 def parse_settings(text: str) -> Settings:
     """As `load_settings`, from the file's text. Without `tiers` it has the default ones and their windows."""
     document = parse_toml(text, Document)
+    if document.release is not None:
+        from checkpoint.release.settings import parse_release  # noqa: PLC0415 - loads what only releases need
+
+        parse_release(text, document.app)
     if not document.tiers:
         windows = document.windows or DEFAULT_WINDOWS
         document = msgspec.structs.replace(document, tiers=DEFAULT_TIERS, windows=windows)

@@ -8,9 +8,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from checkpoint.guards import Denied
 from checkpoint.release import BuildKey, Standing
 from checkpoint.release.commits import Commits
-from checkpoint.release.standing import Denial, Share, denial_of, shares_of
+from checkpoint.release.standing import Share, denial_of, shares_of
 from fleet import Build, Commit
 from hotcold.terminal import many, size
 
@@ -86,7 +87,7 @@ def document(
     build = key.build
     if build is None:
         return {"id": key.id, "fault": str(key.fault)}
-    denial: Denial | None = denial_of(build.build, standing.denials)
+    denial: Denied | None = denial_of(build.build, standing.denials)
     shown: dict[str, Any] = {
         "id": key.id,
         "revision": build.revision,

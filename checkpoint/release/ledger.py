@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from checkpoint.guards import Denied
 from checkpoint.insisting import Insistence
 from checkpoint.reading import TierKey, read_tier_keys
 from checkpoint.release.records import BuildKey, read_builds, record
-from checkpoint.release.standing import Denial, denials_key, read_denials
+from checkpoint.release.standing import read_denials
 from fleet import Build, ConsulSettings, ConsulStore, Store, StoreUnreachable
-from fleet.keys import tiers_prefix
+from fleet.keys import lock_key, tiers_prefix
 
 _Answer = TypeVar("_Answer")
 
@@ -26,7 +27,7 @@ class Standing:
 
     builds: tuple[BuildKey, ...]
     tiers: tuple[TierKey, ...]
-    denials: tuple[Denial, ...]
+    denials: tuple[Denied, ...]
 
 
 class Ledger:
@@ -60,7 +61,7 @@ class Ledger:
         builds, orders, denials = await asyncio.gather(
             read_builds(store, self._app, self._insistence),
             ask(lambda: store.read_prefix(tiers_prefix(self._app))),
-            ask(lambda: store.read(denials_key(self._app))),
+            ask(lambda: store.read(lock_key(self._app))),
         )
         return Standing(builds, read_tier_keys(self._app, orders), read_denials(denials))
 

@@ -103,6 +103,8 @@ class _File(_Table, frozen=True):
     commander: Any = None
     webhooks: Any = None
     metrics: Any = None
+    metrics_interval_s: Any = None
+    recordings: Any = None
 
 
 def load_release(path: Path, app: str) -> ReleaseTable:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
-from artifact import ManifestRef
+from artifact import ManifestRef, Refused
+from checkpoint.guards import Denied, Guards, read_document
 from checkpoint.reading import TierKey
 from fleet import Entry
-from fleet.keys import ROOT, check_name
 
 _WHOLE = 100.0
 
@@ -26,25 +24,7 @@ class Share:
     percent: float
 
 
-class Denial(msgspec.Struct, frozen=True, kw_only=True):
-    """A build that is not to be deployed: as much as is shown here of what Checkpoint keeps."""
-
-    id: str
-    digest: str
-    by: str
-    reason: str
-
-
-class _Denials(msgspec.Struct, frozen=True, kw_only=True):
-    denied: tuple[Denial, ...] = ()
-
-
-def denials_key(app: str) -> str:
-    """Key of the document with the denied builds, and the app's lock."""
-    return f"{ROOT}/{check_name('app', app)}/checkpoint/lock"
-
-
-def read_denials(entry: Entry | None) -> tuple[Denial, ...]:
+def read_denials(entry: Entry | None) -> tuple[Denied, ...]:
     """The denied builds; none where nobody ever denied one, or where the document cannot be read.
 
     Rollouts refuse a denied build themselves, and refuse to start where they cannot read this: here it is only shown.
@@ -52,12 +32,12 @@ def read_denials(entry: Entry | None) -> tuple[Denial, ...]:
     if entry is None:
         return ()
     try:
-        return msgspec.json.decode(entry.value, type=_Denials).denied
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return read_document(entry, Guards).denied
+    except Refused:
         return ()
 
 
-def denial_of(build: ManifestRef, denials: Iterable[Denial]) -> Denial | None:
+def denial_of(build: ManifestRef, denials: Iterable[Denied]) -> Denied | None:
     """Why a build is denied, by its id or its digest; None: it is not."""
     return next((each for each in denials if build.id == each.id or build.digest == each.digest), None)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from artifact import ConfigError, ManifestRef, Refused, TransientError
 from checkpoint.insisting import Insistence
+from checkpoint.pipeline import Document, parse_settings
 from checkpoint.reading import TierKey, read_tier_key
 from checkpoint.release import BuildKey, Uploader, UploadTable, parse_release, read_build_keys, record
 from checkpoint.release.choosing import build_before, build_named, build_to_mend, build_with, unfinished_of
@@ -23,9 +24,10 @@ from checkpoint.release.commits import MAX_COMMITS, MAX_SUBJECT, read_log
 from checkpoint.release.naming import Begun, message_of, next_id, order_of, read_message
 from checkpoint.release.places import Content, content_of, headers_of
 from checkpoint.release.running import run
-from checkpoint.release.standing import Share, denial_of, denials_key, read_denials, shares_of
+from checkpoint.release.settings import _File
+from checkpoint.release.standing import Share, denial_of, read_denials, shares_of
 from fleet import Build, Commit, Entry, Order, StoreUnreachable, decode_build, encode
-from fleet.keys import build_key, tier_key
+from fleet.keys import build_key, lock_key, tier_key
 from tests.commander_world import LossyStore, world
 
 DAY = date(2026, 11, 24)
@@ -183,9 +185,10 @@ def test_where_builds_run() -> None:
 
 
 def test_denied_builds_are_found_by_id_or_digest() -> None:
-    """More fields than are needed here do not matter, and a damaged document only shows nothing."""
-    text = b'{"v":1,"lock":null,"denied":[{"id":"a","digest":"sha256:x","by":"bob","reason":"slow","at":"now"}]}'
-    denials = read_denials(Entry(denials_key("shop"), text, 1, 1))
+    """A damaged document only shows nothing."""
+    denied = b'{"id":"a","digest":"sha256:x","by":"bob","reason":"slow","at":"2026-11-24T10:00:00Z"}'
+    text = b'{"v":1,"lock":null,"denied":[' + denied + b"]}"
+    denials = read_denials(Entry(lock_key("shop"), text, 1, 1))
     found = denial_of(ref("a"), denials)
     assert found is not None
     assert (found.by, found.reason) == ("bob", "slow")
@@ -443,3 +446,15 @@ def test_a_record_is_written_once_whatever_is_lost() -> None:
         with pytest.raises(StoreUnreachable):
             here.do(record(gone, a_build("d"), insistence))  # type: ignore[arg-type]
         assert here.do(here.store.read(build_key("shop", "d"))) is None
+
+
+def test_the_table_lies_in_the_same_file_as_the_pipeline() -> None:
+    """Each side knows the other's keys; a typo in the table is found by whoever checks the whole file."""
+    assert {field.name for field in msgspec.structs.fields(_File)} == {
+        field.name for field in msgspec.structs.fields(Document)
+    }
+    shared = 'app = "shop"\n[release]\nuploads = [{ to = "/srv/builds" }]\n[[tiers]]\nname = "prod"\n'
+    assert parse_release(shared, "shop").uploads[0].to == "/srv/builds"
+    assert parse_settings(shared).pipeline.tiers == ("prod",)
+    with pytest.raises(ConfigError, match=r"release\.uplods"):
+        parse_settings(shared.replace("uploads", "uplods"))
