@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from artifact import ConfigError
+from checkpoint.web.settings import WebTable, check_web
 from checkpoint.windows import Calendar, Freeze, Window, longest
 from fleet.keys import check_name
 from fleet.strict_toml import parse_toml, read_text
@@ -114,6 +115,7 @@ class Document(_Table, frozen=True):
     commander: CommanderTable = CommanderTable()
     webhooks: tuple[Webhook, ...] = ()
     metrics: dict[str, dict[str, Any]] = {}
+    web: WebTable = WebTable()
 
 
 class StepRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -157,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     pipeline: Pipeline
     webhooks: tuple[Webhook, ...] = ()
+    web: WebTable = WebTable()
 
 
 DEFAULT_TIERS: Final = (
@@ -219,6 +222,7 @@ def _settle(document: Document) -> Settings:
     if document.commander.lease_s <= 0:
         raise ConfigError(f"commander.lease_s = {document.commander.lease_s:g}: must be greater than 0")
     _check_webhooks(document.webhooks)
+    check_web(document.web)
     pipeline = Pipeline(
         app=document.app,
         steps=tuple(step for tier in document.tiers for step in _steps(tier, document.budget)),
@@ -227,7 +231,7 @@ def _settle(document: Document) -> Settings:
         metrics=document.metrics,
     )
     _check_lengths(pipeline)
-    return Settings(pipeline=pipeline, webhooks=document.webhooks)
+    return Settings(pipeline=pipeline, webhooks=document.webhooks, web=document.web)
 
 
 def _steps(tier: TierTable, budget: Budget) -> Iterator[StepRule]:
