@@ -65,6 +65,7 @@ class WebWorld:
     """A server, the rollout world behind it, and tokens of every role."""
 
     serving: Serving
+    server: DevServer
     world: RolloutWorld
     tokens: dict[str, str]
     tokens_file: Path
@@ -124,6 +125,7 @@ async def web_world(
     *,
     sizes: Mapping[str, int] = SMALL,
     web: str | None = None,
+    pipeline: str = PIPELINE,
     store_kind: type[ConsulStore] = ConsulStore,
 ) -> AsyncIterator[WebWorld]:
     """A server on this machine with its own store. `web`: the `[web]` table; by default, tokens of every role."""
@@ -132,7 +134,7 @@ async def web_world(
     if web is None:
         await asyncio.get_running_loop().run_in_executor(None, tokens_file.write_text, text)
         web = f'tokens_file = "{tokens_file}"\n'
-    text = f'{PIPELINE}\n[web]\nlisten = "127.0.0.1:0"\nkey_file = "{directory / "key"}"\n{web}'
+    text = f'{pipeline}\n[web]\nlisten = "127.0.0.1:0"\nkey_file = "{directory / "key"}"\n{web}'
     async with DevServer() as server, store_kind(consul_settings({}, {"address": server.address})) as store:
         world = RolloutWorld(store, Fleet(store, names(sizes)), text)
         await world.order_everywhere()
@@ -140,7 +142,7 @@ async def web_world(
         async with serving(
             store, settings, name="checkpoint@test", launcher="anna@desk", now=lambda: world.time.wall
         ) as served:
-            made = WebWorld(served, world, tokens, tokens_file)
+            made = WebWorld(served, server, world, tokens, tokens_file)
             try:
                 yield made
             finally:

@@ -50,6 +50,9 @@ async def rollout(request: web.Request) -> web.Response:
     snapshot = await site.snapshot()
     if snapshot is None:
         return waiting(request)
+    if snapshot.shown is None or snapshot.shown.plan.number < number:
+        await site.catch_up()  # another instance may have started it a moment ago
+        snapshot = site.live.snapshot or snapshot
     if snapshot.shown is not None and snapshot.shown.plan.number == number:
         return site.page(request, "rollout.html", **facts_of("rollout", snapshot, number), number=number)
     past = await site.desk.ledger.past(number)

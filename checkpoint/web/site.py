@@ -6,6 +6,7 @@ What pages say is left to the handlers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from checkpoint.web.live import Live, Snapshot
 from checkpoint.web.rendering import Renderer, Statics
 from checkpoint.web.rights import Person, Role
 from fleet import Store
+from fleet.keys import audit_head_key
 
 PERSON: Final = web.RequestKey("person", Person)
 FIRST_WAIT_S: Final = 3.0
@@ -61,6 +63,17 @@ class Site:
     async def snapshot(self) -> Snapshot | None:
         """What is known now; shortly after the start it is waited for."""
         return self.live.snapshot or await self.live.changed(0, FIRST_WAIT_S)
+
+    async def catch_up(self) -> None:
+        """Wait until the snapshot shows what is in the audit now, but not for long: who pressed sees what it did."""
+        entry = await self.store.read(audit_head_key(self.app))
+        index = 0 if entry is None else entry.modify_index
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_WAIT_S):
+                snapshot = self.live.snapshot
+                while snapshot is None or snapshot.index < index:
+                    version = 0 if snapshot is None else snapshot.version
+                    snapshot = await self.live.changed(version, FIRST_WAIT_S) or snapshot
 
     def facts(self, person: Person | None, snapshot: Snapshot | None) -> dict[str, Any]:
         """What every template may use."""

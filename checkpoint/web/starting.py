@@ -77,6 +77,7 @@ async def start(request: web.Request) -> web.Response:
         raise Refused("only an admin starts a rollout under an override", kind="not_allowed")
     override = timedelta(minutes=int(minutes)) or None
     await site.desk.start(made, origin_of(request, made.reason), override)
+    await site.catch_up()
     raise web.HTTPSeeOther(f"/rollouts/{made.number}")
 
 

@@ -27,7 +27,7 @@ async def act(request: web.Request) -> web.Response:
     number = int(request.match_info["number"])
     name = form.get("action", "")
     acted = await perform(request, number, name, form)
-    return _answer(request, number, acted, BUTTONS[name].idle if name in BUTTONS else "it is not waited for")
+    return await _answer(request, number, acted, BUTTONS[name].idle if name in BUTTONS else "it is not waited for")
 
 
 async def perform(request: web.Request, number: int, name: str, form: Mapping[str, str]) -> Acted:
@@ -61,7 +61,7 @@ async def override(request: web.Request) -> web.Response:
     await _check_latest(request, number)
     event = ev.OverrideRequested(timedelta(minutes=int(minutes)))
     acted = await site_of(request).desk.act(event, origin_of(request, reason))
-    return _answer(request, number, acted, "there is nothing to override")
+    return await _answer(request, number, acted, "there is nothing to override")
 
 
 async def command(request: web.Request) -> web.Response:
@@ -75,16 +75,16 @@ async def command(request: web.Request) -> web.Response:
         if is_forced and person_of(request).role < Role.ADMIN:
             raise Refused("only an admin takes the command from somebody else", kind="not_the_commander")
         await guarding.take_command(origin_of(request, reason), length, force=is_forced)
-        return _done(request, "/", "You have the command.")
+        return await _done(request, "/", "You have the command.")
     if deed == "hand-over":
         to = form.get("to", "").strip()
         if not to or not to.isprintable() or len(to) > 64:  # noqa: PLR2004 - characters of a name
             raise Refused("name who takes over", kind="bad_field")
         await guarding.hand_over(to, origin_of(request, _reason(form)), length)
-        return _done(request, "/", f"{to} has the command.")
+        return await _done(request, "/", f"{to} has the command.")
     if deed == "release":
         is_done = await guarding.release_command(origin_of(request, reason))
-        return _done(request, "/", "You are no longer the commander." if is_done else "Nobody had the command.")
+        return await _done(request, "/", "You are no longer the commander." if is_done else "Nobody had the command.")
     raise Refused(f"no such deed: {deed!r}", kind="bad_field")
 
 
@@ -92,7 +92,7 @@ async def lock(request: web.Request) -> web.Response:
     """Let nothing new start."""
     form = await _form(request)
     is_done = await site_of(request).desk.guarding.lock(origin_of(request, _reason(form)))
-    return _done(request, "/", "Locked: nothing new starts." if is_done else "It was locked already.")
+    return await _done(request, "/", "Locked: nothing new starts." if is_done else "It was locked already.")
 
 
 async def unlock(request: web.Request) -> web.Response:
@@ -102,9 +102,9 @@ async def unlock(request: web.Request) -> web.Response:
     build = form.get("build", "")
     if build:
         is_done = await guarding.allow(build, who)
-        return _done(request, "/", f"{build} is allowed again." if is_done else f"{build} was not denied.")
+        return await _done(request, "/", f"{build} is allowed again." if is_done else f"{build} was not denied.")
     is_done = await guarding.unlock(who)
-    return _done(request, "/", "Unlocked." if is_done else "It was not locked.")
+    return await _done(request, "/", "Unlocked." if is_done else "It was not locked.")
 
 
 async def _form(request: web.Request) -> dict[str, str]:
@@ -128,17 +128,18 @@ async def _check_latest(request: web.Request, number: int) -> None:
         )
 
 
-def _answer(request: web.Request, number: int, acted: Acted, idle: str) -> web.Response:
+async def _answer(request: web.Request, number: int, acted: Acted, idle: str) -> web.Response:
     if not acted.is_done:
         rollout = acted.written.rollout
         text = f"Rollout {rollout.number} is {rollout.phase_name.replace('_', ' ')}; {idle}."
         return site_of(request).message(request, text, status=200, tone="calm", title="Nothing to do")
     said = [record.message for record in acted.written.records]
     said += [f"{tier} is left as it is: {why}" for tier, why in acted.written.left.items()]
-    return _done(request, f"/rollouts/{number}", "; ".join(said))
+    return await _done(request, f"/rollouts/{number}", "; ".join(said))
 
 
-def _done(request: web.Request, where: str, text: str) -> web.Response:
+async def _done(request: web.Request, where: str, text: str) -> web.Response:
     if request.headers.get("HX-Request") == "true":
         return site_of(request).message(request, text, status=200, tone="go", title="Done")
+    await site_of(request).catch_up()
     raise web.HTTPSeeOther(where)

@@ -58,8 +58,8 @@ async def events(request: web.Request) -> web.StreamResponse:
     )
     streams.count += 1
     try:
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError):  # the page was left
+            await response.prepare(request)
             await _feed(request, response, site, streams, kind, number or None)
     finally:
         streams.count -= 1
