@@ -28,7 +28,7 @@ from checkpoint.rollout.plan import SALT_COUNT, Plan, make_plan
 from checkpoint.rollout.states import Override
 from checkpoint.rollout.timetable import closing_in_question
 from fleet import Store, StoreUnreachable
-from fleet.keys import audit_head_key, audit_key, service_name
+from fleet.keys import audit_head_key, audit_key, leader_prefix, service_name
 
 STOPPING: Final = (ev.PauseRequested, ev.AbortRequested, ev.RollbackRequested)
 """What anybody may do, and what a stale page does not stop, as long as it is about the same rollout."""
@@ -130,7 +130,13 @@ class Desk:
             return None
         around = await self.ledger.surroundings()
         services = await self._insistence.ask(lambda: self._store.services(service_name(self.app)))
-        return picture(ongoing, around, silent_hosts(around.hosts, services), self._now())
+        silent = silent_hosts(around.hosts, services)
+        return picture(ongoing, around, silent, await self.leader(), self._now())
+
+    async def leader(self) -> str | None:
+        """The engine that leads, None where none does."""
+        entry = await self._insistence.ask(lambda: self._store.read(f"{leader_prefix(self.app)}0"))
+        return None if entry is None or entry.session is None else entry.value.decode(errors="replace")
 
     async def start(self, plan: Plan, origin: ev.Origin, override: timedelta | None = None) -> Written:
         """Begin to carry out a plan; who starts it is its commander.

@@ -35,6 +35,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         what: a word for machines.
         message: a sentence for people.
         reason: why, as given.
+        next: what to do next, in a sentence.
         rollout: number of the rollout it is about, 0: none.
         phase: the rollout's phase after it, or empty.
         step: the step that the phase is about; none: no step.
@@ -51,11 +52,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     what: str
     message: str
     reason: str = ""
+    next: str = ""
     rollout: int = 0
     phase: str = ""
     step: int | None = None
     decided_on: int | None = None
-    before: str = GENESIS
+    before: str = ""
     hash: str = ""
 
 

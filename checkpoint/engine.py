@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from artifact import HotcoldError
+from artifact import HotcoldError, Refused
 from checkpoint import smoke
 from checkpoint.clock import SteadyClock
 from checkpoint.insisting import Insistence
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 TICK_S: Final = 1.0
 HEALTH_INTERVAL_S: Final = 3.0
+READ_HOSTS_PER_S: Final = 2500
+"""News of one host is an answer about all of them: after so many hosts were read there is a pause of a second."""
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -133,7 +135,14 @@ class Engine:
                 self._clock_problem = None  # somebody looks at it anyway
             return False
         origin = ev.Origin(by=self._name, via="engine", reason="", at=seen.now, decided_on=ongoing.index)
-        written = await self._ledger.happen(ongoing, event, origin, around)
+        try:
+            written = await self._ledger.happen(ongoing, event, origin, around)
+        except Refused as error:
+            if not isinstance(event, ev.StepAllowed):
+                raise
+            # An order that must not be written: only a person can say what to do instead.
+            event = ev.TroubleSeen("cannot_go_on", str(error))
+            written = await self._ledger.happen(ongoing, event, origin, around)
         if written is not None:
             if isinstance(event, ev.TroubleSeen) and event.cause == "clock_jumped":
                 self._clock_problem = None
@@ -238,6 +247,7 @@ class Engine:
             async for entries in changes:
                 self._hosts = read_host_keys(self._own.app, entries)
                 self._changed.set()
+                await asyncio.sleep(len(entries) / READ_HOSTS_PER_S)
 
     async def _follow_health(self) -> None:
         while True:
@@ -245,4 +255,5 @@ class Engine:
                 self._services = await self._store.services(service_name(self._own.app))
             except HotcoldError:
                 self._services = None  # nobody is called silent on no evidence; deadlines still count
-            await asyncio.sleep(HEALTH_INTERVAL_S)
+            known = len(self._services or ())
+            await asyncio.sleep(max(HEALTH_INTERVAL_S, known / READ_HOSTS_PER_S))

@@ -19,7 +19,7 @@ from fleet.keys import leader_prefix
 
 log = structlog.get_logger()
 
-TTL_S: Final = 15.0
+TTL_S: Final = 10.0
 """A leader that died is followed after one to two of these, and Consul's lock delay."""
 ASKED_AGAIN_S: Final = (1.0, 2.0)
 

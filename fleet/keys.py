@@ -112,7 +112,12 @@ def audit_prefix(app: str) -> str:
 
 def delivery_key(app: str, webhook: str) -> str:
     """Key of what was delivered to one webhook."""
-    return f"{checkpoint_prefix(app)}deliveries/{check_name('webhook', webhook)}"
+    return f"{deliveries_prefix(app)}{check_name('webhook', webhook)}"
+
+
+def deliveries_prefix(app: str) -> str:
+    """Prefix of what was delivered to all webhooks."""
+    return f"{checkpoint_prefix(app)}deliveries/"
 
 
 def leader_prefix(app: str) -> str:

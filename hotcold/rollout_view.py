@@ -51,6 +51,8 @@ def status_lines(shown: Picture, now: datetime, *, show_hosts: bool = False) -> 
         state = "until" if shown.lease.is_live(now) else "lapsed at"
         note = f": {shown.lease.note}" if shown.lease.note else ""
         yield f"  commander: {shown.lease.holder} {state} {shown.lease.until.isoformat(timespec='seconds')}{note}"
+    if not rollout.is_ended:
+        yield f"  engine: {shown.engine or f'NONE, so no step is taken: hotcold checkpoint run --app {plan.app}'}"
     if rollout.override is not None and rollout.override.until > now:
         until = rollout.override.until.isoformat(timespec="seconds")
         yield f"  OVERRIDDEN until {until} by {rollout.override.by}: {rollout.override.reason}"

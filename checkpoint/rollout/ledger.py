@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from checkpoint.audit import Record
 from checkpoint.guards import Denied, Guards, Lease, Lock, read_document
 from checkpoint.insisting import Insistence
 from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_keys
+from checkpoint.rollout.advice import following
 from checkpoint.rollout.events import Effect, Event, Note, Origin, PlaceOrder, PlaceRollback
 from checkpoint.rollout.machine import advance, begin
 from checkpoint.rollout.orders import back_orders, step_order
@@ -129,12 +131,14 @@ class Ledger:
         state = await self._read(rollout_state_key(self.app, number))
         if state is None:
             raise Refused(f"rollout {number} has no state in Consul: start another one", kind="document_invalid")
-        if self._plan is None or self._plan.number != number:
+        rollout = _decode(state, Rollout)
+        # A store that was restored may have another rollout under a number that was seen before.
+        if self._plan is None or (self._plan.number, self._plan.salt) != (number, rollout.salt):
             entry = await self._read(plan_key(self.app, number))
             if entry is None:
                 raise Refused(f"rollout {number} has no plan in Consul: start another one", kind="document_invalid")
             self._plan = _decode(entry, Plan)
-        return Ongoing(self._plan, _decode(state, Rollout), state.modify_index, state.create_index, pointer_index)
+        return Ongoing(self._plan, rollout, state.modify_index, state.create_index, pointer_index)
 
     async def past(self, number: int) -> tuple[Plan, Rollout] | None:
         """A rollout by its number, None where it is not kept."""
@@ -204,7 +208,7 @@ class Ledger:
         if lease is not None:
             operations.append(Put(commander_key(self.app), _encode(lease), cas=around.lease_index))
         operations += await self._forgetting(plan.number - KEPT_ROLLOUTS)
-        records = await self._writer.write(operations, _records(rollout, effects, origin))
+        records = await self._writer.write(operations, _records(plan, rollout, effects, origin))
         return None if records is None else Written(rollout, {}, {}, records)
 
     async def happen(
@@ -256,7 +260,7 @@ class Ledger:
         operations.append(Put(state, _encode(rollout), cas=ongoing.index))
         if lease is not None:
             operations.append(Put(commander_key(self.app), _encode(lease), cas=around.lease_index))
-        records = await self._writer.write(operations, _records(rollout, effects, origin))
+        records = await self._writer.write(operations, _records(ongoing.plan, rollout, effects, origin, left))
         return None if records is None else Written(rollout, orders, left, records)
 
     async def _forgetting(self, number: int) -> list[Operation]:
@@ -280,7 +284,14 @@ def _guarded(guards: Guards, plan: Plan, reason: str, origin: Origin) -> Guards:
     return msgspec.structs.replace(guards, lock=lock, denied=(*guards.denied, denied))
 
 
-def _records(rollout: Rollout, effects: Sequence[Effect], origin: Origin) -> list[Record]:
+def _records(
+    plan: Plan,
+    rollout: Rollout,
+    effects: Sequence[Effect],
+    origin: Origin,
+    left: Mapping[str, str] = MappingProxyType({}),
+) -> list[Record]:
+    remains = "".join(f"; {tier} is left as it is: {why}" for tier, why in left.items())
     return [
         Record(
             v=1,
@@ -289,8 +300,9 @@ def _records(rollout: Rollout, effects: Sequence[Effect], origin: Origin) -> lis
             by=origin.by,
             via=origin.via,
             what=note.what,
-            message=note.message,
+            message=note.message + remains,
             reason=origin.reason,
+            next=following(plan, rollout),
             rollout=rollout.number,
             phase=rollout.phase_name,
             step=rollout.phase.step,

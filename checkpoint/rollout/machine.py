@@ -33,6 +33,7 @@ def begin(plan: Plan, origin: ev.Origin, override: st.Override | None = None) ->
         number=plan.number,
         app=plan.app,
         build_id=plan.build.id,
+        salt=plan.salt,
         phase=st.Ready(step=0, since=origin.at),
         serials={tier.name: tier.serial for tier in plan.tiers},
         override=override,

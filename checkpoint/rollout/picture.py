@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from checkpoint.guards import Guards, Lease
 from checkpoint.rollout import states as st
+from checkpoint.rollout.advice import following
 from checkpoint.rollout.ledger import Ongoing, Surroundings
 from checkpoint.rollout.machine import named
 from checkpoint.rollout.plan import Plan
@@ -47,6 +48,7 @@ class Picture:
         index: what a decision about it is based on.
         waiting_for: why it does not go on, in words, the first reason first; empty: it does.
         following: what to do next, a command where there is one.
+        engine: the one that leads, None: nobody does, so nothing goes on by itself.
         closes: when the present tier's window closes, None: not in sight, or closed.
     """
 
@@ -59,10 +61,11 @@ class Picture:
     lease: Lease | None
     waiting_for: tuple[str, ...]
     following: str
+    engine: str | None
     closes: datetime | None
 
 
-def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, now: datetime) -> Picture:
+def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, engine: str | None, now: datetime) -> Picture:
     """Put together what is known."""
     plan, rollout = ongoing.plan, ongoing.rollout
     counted = tally(plan, rollout, around.hosts, silent, now)
@@ -77,6 +80,7 @@ def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, now: datetim
         lease=around.lease,
         waiting_for=tuple(waiting_for(plan, rollout, counted)),
         following=following(plan, rollout),
+        engine=engine,
         closes=None if closes is None or is_endless(closes) else closes,
     )
 
@@ -131,37 +135,6 @@ def waiting_for(plan: Plan, rollout: st.Rollout, counted: Tally) -> list[str]:  
             return []
 
 
-def following(plan: Plan, rollout: st.Rollout) -> str:  # noqa: C901, PLR0911 - a row for each phase
-    """What to do next, in a sentence; a command where somebody must act."""
-    app = f"--app {plan.app}"
-    match rollout.phase:
-        case st.Approving():
-            return f"look at {plan.steps[rollout.phase.step].rule.tier}, then: hotcold rollout approve {app}"
-        case st.Paused(cause="budget"):
-            return (
-                f"look at the hosts that are named; then hotcold rollout set-aside HOST {app}, rollout resume {app}, "
-                f"or rollout rollback {app}"
-            )
-        case st.Paused():
-            return f"hotcold rollout resume {app}, or hotcold rollout rollback {app}"
-        case st.Ready(holds=holds) if any(hold.kind == "closing" for hold in holds):
-            return f"hotcold rollout decide finish {app}, rollout decide hold {app}, or rollout rollback {app}"
-        case st.Ready(holds=holds) if any(hold.kind == "commander" for hold in holds):
-            return f"hotcold commander take {app}"
-        case st.Ready(holds=holds) if any(hold.kind == "lock" for hold in holds):
-            return f"hotcold rollout unlock {app}"
-        case st.Judging(wanting=wanting) if wanting:
-            return f"find out why there is no verdict; hotcold rollout advance {app} passes over it"
-        case st.RolledBack():
-            return f"find out what was wrong with {rollout.build_id}; then hotcold rollout unlock {app}"
-        case st.Aborted():
-            return f"hotcold rollout rollback {app}, if {', '.join(rollout.reached) or 'nothing'} shall not stay so"
-        case st.Finished():
-            return "nothing: every tier runs it"
-        case _:
-            return "nothing: it goes on by itself"
-
-
 def document(shown: Picture) -> dict[str, Any]:
     """The same for machines; see docs/rollouts.md."""
     rollout, plan = shown.rollout, shown.plan
@@ -177,6 +150,7 @@ def document(shown: Picture) -> dict[str, Any]:
         "index": shown.index,
         "waiting_for": list(shown.waiting_for),
         "next": shown.following,
+        "engine": shown.engine,
         "steps": [_step(step) for step in shown.steps],
         "hosts": _hosts(shown.tally),
         "commander": None if shown.lease is None else {"holder": shown.lease.holder, "until": _iso(shown.lease.until)},

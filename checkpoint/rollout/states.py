@@ -150,6 +150,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A rollout as it stands; its plan is apart and never changes.
 
     Attributes:
+        salt: of its plan, so that no other plan is taken for it.
         serials: of each tier's order, as the rollout found or wrote it: another one is somebody else's. Those of orders
             that it writes are known, and noted here, by whoever writes them.
         reached: tiers in which the rollout has ordered its build, in order.
@@ -162,6 +163,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     number: int
     app: str
     build_id: str
+    salt: str
     phase: Phase
     serials: dict[str, int]
     reached: tuple[str, ...] = ()

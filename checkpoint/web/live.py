@@ -31,6 +31,7 @@ from fleet.keys import (
     audit_key,
     commander_key,
     hosts_prefix,
+    leader_prefix,
     lock_key,
     schedule_key,
     service_name,
@@ -105,6 +106,7 @@ class Live:
         self._orders: tuple[Entry, ...] | None = None
         self._reports: tuple[Entry, ...] | None = None
         self._services: Sequence[ServiceHealth] | None = None
+        self._engine: str | None = None
         self._desk: _Desk | None = None
         self._records: deque[tuple[Record, int]] = deque(maxlen=KEPT_RECORDS)
         self._dirty = asyncio.Event()
@@ -176,7 +178,7 @@ class Live:
                 lease=desk.lease,
                 lease_index=0,
             )
-            shown = picture(desk.ongoing, around, silent_hosts(hosts, self._services), now)
+            shown = picture(desk.ongoing, around, silent_hosts(hosts, self._services), self._engine, now)
         indices = (entry.modify_index for entries in (self._orders, self._reports) for entry in entries)
         return Snapshot(
             version=version,
@@ -260,4 +262,10 @@ class Live:
             if services != self._services:
                 self._services = services
                 self._dirty.set()
+            with contextlib.suppress(HotcoldError):
+                entry = await self._store.read(f"{leader_prefix(self.app)}0")
+                engine = None if entry is None or entry.session is None else entry.value.decode(errors="replace")
+                if engine != self._engine:
+                    self._engine = engine
+                    self._dirty.set()
             await asyncio.sleep(HEALTH_INTERVAL_S)

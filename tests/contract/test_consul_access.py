@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from artifact import ConfigError
+from checkpoint.rollout.events import RollbackRequested
 from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
-from fleet.acl import agent_rules, commander_rules
+from fleet.acl import agent_rules, commander_rules, engine_rules
+from fleet.keys import leader_prefix
 from fleet.store import Store
 from tests.consul_process import NO_CONSUL, ConsulDev, ConsulServer, find_consul, free_ports
+from tests.rollout_world import Fleet, RolloutWorld
 
 pytestmark = pytest.mark.consul
 
@@ -155,6 +158,32 @@ class TestAccessRules:
             ):
                 with pytest.raises(StoreRefused):
                     await refused
+
+    async def test_an_engine_and_its_commander_need_no_more_than_their_rules(self, consul: ConsulServer) -> None:
+        """A whole rollout, with the tokens that the printed rules give: and a commander cannot lead."""
+        node = call(consul, "/v1/agent/self")["Config"]["NodeName"]
+        rules = {"engine": engine_rules("shop", node), "shop-commander": commander_rules("shop")}
+        tokens = {name: token_with(consul, name, text) for name, text in rules.items()}
+        stores = {
+            name: ConsulStore(consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token}))
+            for name, token in {**tokens, "hosts": MASTER}.items()
+        }
+        try:
+            world = RolloutWorld(stores["hosts"], Fleet(stores["hosts"]))
+            await world.order_everywhere()
+            world.desk, world.engine = world.new_desk(stores["shop-commander"]), world.new_engine(stores["engine"])
+            await world.start()
+            slot = await stores["engine"].acquire_slot(leader_prefix("shop"), 1, holder="engine")
+            assert slot is not None
+            await stores["engine"].release_slot(slot)
+            with pytest.raises(StoreRefused):
+                await stores["shop-commander"].acquire_slot(leader_prefix("shop"), 1, holder="x")
+            ended = await world.until_ended()
+            assert ended.rollout.phase_name == "finished"
+            assert (await world.act(RollbackRequested())).is_done
+        finally:
+            for each in stores.values():
+                await each.aclose()
 
     async def test_an_unknown_token_is_refused(self, consul: ConsulServer) -> None:
         settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": str(uuid.uuid4())})

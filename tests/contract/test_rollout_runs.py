@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import AsyncIterator
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +21,14 @@ from checkpoint.rollout import events as ev
 from checkpoint.rollout import states as st
 from checkpoint.rollout.ledger import Ongoing
 from checkpoint.rollout.verdict import Answer, Question, Ruling
-from fleet import ConsulStore, Order, decode_order, encode
+from fleet import ConsulStore, Order, StoreUnreachable, consul_settings, decode_order, encode
 from fleet.keys import audit_head_key, audit_prefix, host_key, lock_key, tier_key
+from fleet.store import Operation
 from tests.commander_world import build
-from tests.rollout_world import PIPELINE, SIZES, Fleet, RolloutWorld, a_report, names
+from tests.consul_process import ConsulDev, find_consul
+from tests.rollout_world import PIPELINE, SIZES, Fleet, RolloutWorld, names
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "rollouts.md"
 APPROVED = PIPELINE.replace('name = "canary"', 'name = "canary"\napproval = true')
 
 
@@ -456,5 +464,200 @@ async def test_zones_spread_the_steps(store: ConsulStore) -> None:
     await clean(world)
 
 
-def test_reports_of_the_simulated_hosts_are_real_ones() -> None:
-    assert a_report("prod", "web-1").app == "shop"
+async def test_an_order_that_must_not_be_written_pauses_with_the_reason(world: RolloutWorld) -> None:
+    """The id of the build is used in a later tier for another artifact, by an order that was written after the plan."""
+    await world.start()
+    await world.until(at("baking", 1))
+    reused = Order(v=1, app="shop", tier="prod", serial=1, build=build("b2", "9"))
+    await world.store.put(tier_key("shop", "prod"), encode(reused))
+    paused = await world.until(at("paused"))
+    assert isinstance(paused.rollout.phase, st.Paused)
+    assert paused.rollout.phase.cause == "cannot_go_on"
+    assert "b2 is in use in shop/prod for another artifact" in paused.rollout.phase.reason
+    assert await order_of(world, "prod") == reused
+
+
+@pytest.mark.consul
+async def test_by_hand_with_consul_and_jq(consul_dev: ConsulDev) -> None:
+    """What docs/rollouts.md says for the day when hotcold is gone: the tier goes back, the rollout pauses."""
+    if shutil.which("jq") is None:
+        pytest.skip("no jq")
+    [block] = re.findall(r"<!-- by hand -->\n```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    async with ConsulStore(consul_settings({}, {"address": consul_dev.address})) as store:
+        world = RolloutWorld(store, Fleet(store))
+        await world.order_everywhere()
+        await world.start()
+        await world.until(at("baking", 3))
+        assert len(world.fleet.running("prod", "b2")) == 5
+        binary = find_consul()
+        assert binary is not None
+        path = f"{binary.parent}:{os.environ['PATH']}"
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euc", block),
+            env={"PATH": path, "CONSUL_HTTP_ADDR": consul_dev.address},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0, out.decode()
+        await world.fleet.turn()
+        assert world.fleet.running("prod", "b2") == []
+        paused = await world.until(at("paused"))
+        assert isinstance(paused.rollout.phase, st.Paused)
+        assert paused.rollout.phase.cause == "order_replaced"
+        assert (await world.act(ev.RollbackRequested(), reason="as was done by hand")).is_done
+        await clean(world)
+
+
+class Meddled:
+    """A real store where somebody else acts just before the next transaction, or which answers nothing."""
+
+    def __init__(self, store: ConsulStore) -> None:
+        self._store = store
+        self.before: Callable[[], Awaitable[object]] | None = None
+        self.is_gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_gone:
+            return self._nothing
+        return getattr(self._store, name)
+
+    async def _nothing(self, *_: object, **__: object) -> None:
+        raise StoreUnreachable("no answer")
+
+    async def transact(self, operations: Sequence[Operation]) -> bool:
+        if self.is_gone:
+            raise StoreUnreachable("no answer")
+        if self.before is not None:
+            deed, self.before = self.before, None
+            await deed()
+        return await self._store.transact(operations)
+
+
+async def test_two_who_press_at_once_advance_one_step(world: RolloutWorld) -> None:
+    """Both see the same step, without an index; the second write is refused, and told of the first."""
+    await world.start()
+    await world.until(at("baking", 2))
+    meddled = Meddled(world.store)  # type: ignore[arg-type]
+    desk = world.new_desk(meddled)  # type: ignore[arg-type]
+    meddled.before = lambda: world.act(ev.AdvanceRequested(), reason="looks fine")
+    with pytest.raises(Refused, match="passed over by anna@desk: looks fine") as caught:
+        await desk.act(ev.AdvanceRequested(), world.origin(reason="me too"))
+    assert caught.value.kind == "stale"
+    assert await world.phase() == ("ready", 3)
+    what = await assert_audit_is_whole(world)
+    assert what.count("done") == 3
+
+
+async def test_a_rollback_wins_over_a_step_that_is_taken_at_that_moment(world: RolloutWorld) -> None:
+    """The step is written first, the rollback finds it, and takes that back, too."""
+    await world.start()
+    await world.until(at("baking", 1))
+    await world.act(ev.AdvanceRequested())
+    meddled = Meddled(world.store)  # type: ignore[arg-type]
+    desk = world.new_desk(meddled)  # type: ignore[arg-type]
+    meddled.before = world.engine.step
+    await world.engine.look()
+    acted = await desk.act(ev.RollbackRequested(), world.origin("bob@laptop", "errors"))
+    assert set(acted.written.orders) == {"staging", "canary", "prod"}
+    assert (await order_of(world, "prod")).build == build("b1", "1")
+    await world.fleet.turn()
+    assert [host for tier in SIZES for host in world.fleet.running(tier, "b2")] == []
+    assert (await assert_audit_is_whole(world))[-2:] == ["ordered", "rolled_back"]
+
+
+async def test_a_step_that_loses_against_a_rollback_writes_nothing(world: RolloutWorld) -> None:
+    """The other way round: the engine finds its state changed, and the next look shows the rollback."""
+    await world.start()
+    await world.until(at("baking", 1))
+    await world.act(ev.AdvanceRequested())
+    meddled = Meddled(world.store)  # type: ignore[arg-type]
+    engine = world.new_engine(meddled)  # type: ignore[arg-type]
+    await engine.look()
+    meddled.before = lambda: world.act(ev.RollbackRequested(), "bob@laptop", reason="errors")
+    assert await engine.step()
+    assert not await engine.step()
+    assert (await order_of(world, "prod")).serial == 1
+    assert await world.phase() == ("rolled_back", 2)
+
+
+async def test_an_engine_that_is_cut_off_goes_on_from_what_it_finds(world: RolloutWorld) -> None:
+    """While it hears nothing, hosts take the step and one fails; nothing is promoted; then it counts what is there."""
+    await world.start()
+    await world.until(at("baking", 1))
+    world.time.pass_(60)
+    meddled = Meddled(world.store)  # type: ignore[arg-type]
+    engine = world.new_engine(meddled)  # type: ignore[arg-type]
+    await engine.look()
+    while await world.phase() != ("deploying", 2):
+        assert await engine.step()
+    meddled.is_gone = True
+    await world.fleet.turn()  # the hosts are not cut off
+    index = (await world.now()).index
+    with pytest.raises(StoreUnreachable):
+        async with asyncio.timeout(60):
+            await engine.look()
+    world.time.pass_(7000)
+    assert (await world.now()).index == index
+    meddled.is_gone = False
+    ongoing = await world.settle(engine)
+    assert (ongoing.rollout.phase_name, ongoing.rollout.phase.step) == ("baking", 2)
+    assert len(world.fleet.running("prod", "b2")) == 2
+
+
+@pytest.mark.parametrize("count", [10, 100])
+async def test_shares_are_exact_and_writes_follow_the_hosts(store: ConsulStore, count: int) -> None:
+    """Each host writes once for each order of its tier; Checkpoint writes as much for a hundred hosts as for ten."""
+    hosts = [
+        ("staging", "staging-0"),
+        ("canary", "canary-0"),
+        *(("prod", f"web-{number:03}") for number in range(count)),
+    ]
+    world = RolloutWorld(store, Fleet(store, hosts))
+    await world.order_everywhere()
+    before = world.fleet.report_count
+    assert before == len(hosts)
+    plan = await world.start()
+    for number, step in enumerate(plan.steps):
+        await world.until(at("baking", number))
+        running = world.fleet.running(step.rule.tier, "b2")
+        assert len(running) == math.ceil(step.rule.percent * (count if step.rule.tier == "prod" else 1) / 100)
+        assert sorted(running) == sorted(plan.hosts_of(number))
+    await world.until_ended()
+    assert world.fleet.report_count - before == 2 + 5 * count
+    assert len(await assert_audit_is_whole(world)) == 29
+    await clean(world)
+
+
+async def test_a_tier_without_a_build_before_is_left_and_named(store: ConsulStore) -> None:
+    """Nothing was ever ordered in staging before: there is nothing to go back to, which is in the audit, too."""
+    world = RolloutWorld(store, Fleet(store))
+    await world.fleet.start()
+    world.fleet.bad = {"b2"}
+    await world.start()
+    await world.until_ended()
+    entries = await world.store.read_prefix(audit_prefix("shop"))
+    last = read_record(entries[-1].value)
+    assert last.what == "rolled_back"
+    assert "staging is left as it is: nothing to go back to: order" in last.message
+    assert (await guards_of(world)).lock is not None
+    await clean(world)
+
+
+async def test_another_rollout_under_a_number_that_was_seen_is_not_taken_for_it(world: RolloutWorld) -> None:
+    """Consul went back to before the rollout, and another one was started: a leader that lived on reads its plan."""
+    snapshot = await world.store.read_prefix("hotcold/shop/")
+    await world.start()
+    await world.until(at("baking", 0))
+    for entry in await world.store.read_prefix("hotcold/shop/"):
+        await world.store.delete(entry.key)
+    for entry in snapshot:
+        await world.store.put(entry.key, entry.value)
+    world.desk = world.new_desk(world.store)
+    world.desk._new_salt = lambda: "another"
+    await world.start("b3")
+    await world.until(at("paused"))  # hosts of staging obeyed what is gone
+    await world.act(ev.ResumeRequested({}))
+    await world.until_ended()
+    assert len(world.fleet.running("prod", "b3")) == SIZES["prod"]
+    assert world.fleet.running("prod", "b2") == []

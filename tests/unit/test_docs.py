@@ -11,7 +11,7 @@ from dataclasses import MISSING, is_dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -34,7 +34,10 @@ from artifact.signing import signature_by
 from artifact.statement import statement
 from benchmarks.report.page import refreshed
 from benchmarks.report.results import kept
-from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, position
+from checkpoint.pipeline import parse_settings as parse_pipeline
+from checkpoint.rollout.states import NAMES as PHASE_NAMES
+from checkpoint.rollout.states import PauseCause
+from fleet import Contact, Problem, consul_settings, decode_order, decode_report, encode, keys, position
 from fleet.acl import agent_rules, commander_rules
 from fleet.keys import host_key, service_id, service_name, slots_prefix, tier_key
 from hotcold.main import cli
@@ -44,9 +47,10 @@ from swapper.records import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
-FORMATS, OPERATING, ARCHITECTURE = (
-    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md")
+FORMATS, OPERATING, ARCHITECTURE, ROLLOUTS = (
+    (ROOT / "docs" / name).read_text() for name in ("formats.md", "operating.md", "architecture.md", "rollouts.md")
 )
+PAGES_OF_CHECKPOINT = (ROOT / "docs" / "checkpoint-ui.md").read_text()
 IDENTITY = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
 
 
@@ -86,7 +90,9 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 FIELD_TABLES = [
-    pytest.param(name, rows, id=name) for text in (FORMATS, OPERATING) for name, rows in tables(text, "fields")
+    pytest.param(name, rows, id=name)
+    for text in (FORMATS, OPERATING, ROLLOUTS, PAGES_OF_CHECKPOINT)
+    for name, rows in tables(text, "fields")
 ]
 
 
@@ -100,8 +106,11 @@ def test_field_tables_have_the_fields_and_defaults_of_their_types(name: str, row
     assert all(row[2] for row in rows)
 
 
-def test_every_configuration_table_has_its_field_table() -> None:
-    """No table of the configuration is left out: each struct that the file can hold is documented."""
+@pytest.mark.parametrize(
+    ("module", "page"), [("agent.config", OPERATING), ("checkpoint.pipeline", ROLLOUTS + PAGES_OF_CHECKPOINT)]
+)
+def test_every_configuration_table_has_its_field_table(module: str, page: str) -> None:
+    """No table of a configuration is left out: each struct that the file can hold is documented."""
 
     def structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
         for inner in (kind, *getattr(kind, "__args__", ())):
@@ -112,8 +121,8 @@ def test_every_configuration_table_has_its_field_table() -> None:
             elif inner is not kind:
                 yield from structs(inner)
 
-    document = importlib.import_module("agent.config").Document
-    documented = {name.partition(":")[2] for name, _ in tables(OPERATING, "fields")}
+    document = importlib.import_module(module).Document
+    documented = {name.partition(":")[2] for name, _ in tables(page, "fields")}
     assert documented == {kind.__name__ for kind in structs(document)}
 
 
@@ -129,12 +138,15 @@ def test_states_are_documented() -> None:
     assert [row[0].strip("`") for row in rows] == list(STATE_NAMES.values())
 
 
-def test_toml_examples_are_configurations_that_an_agent_takes() -> None:
-    """Each TOML block, completed by the keys that say who the agent is, is accepted."""
+def test_toml_examples_are_configurations_that_are_taken() -> None:
+    """Each TOML block, for an agent completed by the keys that say who it is, is accepted."""
     found = [block for page in PAGES for block in blocks(page.read_text(), "toml")]
     assert len(found) >= 2
     for block in found:
-        parse_settings(block if block.startswith("app") else IDENTITY + block, {})
+        if "[[tiers]]" in block or "[web]" in block:
+            parse_pipeline(block)
+        else:
+            parse_settings(block if block.startswith("app") else IDENTITY + block, {})
 
 
 # --- JSON documents ---------------------------------------------------------------------------------------------------
@@ -186,9 +198,15 @@ def test_keys_are_those_of_the_store() -> None:
         f"{slots_prefix('APP', 'TIER')}N",
         service_name("APP"),
         f"{service_id('APP', 'TIER', 'HOST')}:alive",
+        *(key("APP") for key in (keys.rollout_key, keys.lock_key, keys.commander_key, keys.schedule_key)),
+        *(key("APP", 7).replace("/7/", "/N/") for key in (keys.plan_key, keys.rollout_state_key, keys.evidence_key)),
+        keys.audit_head_key("APP"),
+        f"{keys.audit_prefix('APP')}NUMBER",
+        keys.delivery_key("APP", "WEBHOOK"),
+        f"{keys.leader_prefix('APP')}0",
     ]
     for name in names:
-        shown = re.sub(r"\b(APP|TIER|HOST|N)\b", lambda match: f"<{match[1].lower()}>", name)
+        shown = re.sub(r"\b(APP|TIER|HOST|N|NUMBER|WEBHOOK)\b", lambda match: f"<{match[1].lower()}>", name)
         assert f"`{shown}`" in FORMATS
 
 
@@ -277,6 +295,19 @@ def test_state_diagram_is_what_the_machine_does() -> None:
     """The generated parts are fresh; `python docs/state_diagram.py` makes them so."""
     refreshed: Callable[[str], str] = runpy.run_path(str(ROOT / "docs" / "state_diagram.py"))["refreshed"]
     assert refreshed(ARCHITECTURE) == ARCHITECTURE
+
+
+def test_diagram_of_rollouts_is_what_the_machine_does() -> None:
+    """The generated part is fresh; `python docs/rollout_diagram.py` makes it so."""
+    refreshed_rollouts: Callable[[str], str] = runpy.run_path(str(ROOT / "docs" / "rollout_diagram.py"))["refreshed"]
+    assert refreshed_rollouts(ROLLOUTS) == ROLLOUTS
+
+
+def test_phases_and_causes_are_documented() -> None:
+    """Every phase and every cause of a pause stands in the page's tables, and nothing else does."""
+    section = ROLLOUTS.partition("## If it does not go on\n")[2]
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)) == set(get_args(PauseCause))
+    assert all(f"`{name}`" in ROLLOUTS for name in PHASE_NAMES.values())
 
 
 def test_performance_page_is_what_was_measured() -> None:

@@ -1,0 +1,252 @@
+"""The commands about rollouts: what they say, what they refuse, and what they write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from artifact.pack import pack
+from checkpoint.audit import read_record
+from fleet import ConsulStore, Order, encode
+from fleet.keys import audit_key, audit_prefix, tier_key
+from hotcold.main import cli
+from tests.commander_world import World, build, world
+from tests.rollout_world import SIZES, Fleet
+
+Run = Callable[..., Result]
+PIPELINE = 'app = "shop"\n[[tiers]]\nname = "staging"\n[[tiers]]\nname = "prod"\nsteps = [10, 100]\n'
+
+
+@pytest.fixture
+def store() -> Iterator[World]:
+    """A store with hosts that run `b1`."""
+    with world() as fresh:
+
+        async def fill(connected: ConsulStore) -> None:
+            for tier in SIZES:
+                order = Order(v=1, app="shop", tier=tier, serial=1, build=build("b1", "1"))
+                await connected.put(tier_key("shop", tier), encode(order))
+            await Fleet(connected).start()
+
+        fresh.do(fill(fresh.store))
+        yield fresh
+
+
+@pytest.fixture
+def run(store: World) -> Run:
+    def call(*words: object, exits: int = 0) -> Result:
+        result = CliRunner().invoke(cli, [*map(str, words), "--consul", store.address])
+        assert result.exit_code == exits, result.output
+        assert "Traceback" not in result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "page").write_text("b2")
+    facts: dict[str, Any] = {"created": "2026-11-23T00:00:00+00:00", "on_progress": lambda _: None}
+    pack(tree, app="shop", build_id="b2", out=tmp_path, **facts)
+    return tmp_path / "shop-b2.json"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.toml"
+    path.write_text(PIPELINE)
+    return path
+
+
+@pytest.fixture
+def started(run: Run, manifest: Path, config: Path) -> Run:
+    run("rollout", "start", manifest, "--app", "shop", "--config", config, "--reason", "checkout fix")
+    return run
+
+
+APP = ("--app", "shop", "--reason", "because")
+
+
+def test_a_plan_shows_hosts_and_times_and_writes_nothing(run: Run, manifest: Path, config: Path, store: World) -> None:
+    shown = run("rollout", "plan", manifest, "--app", "shop", "--config", config).stdout
+    assert "prod: 20 hosts, now b1" in shown
+    assert "prod to 10 %        2 hosts" in shown
+    assert store.do(store.store.read_prefix("hotcold/shop/checkpoint/")) == ()
+
+
+def test_a_saved_plan_runs_exactly(run: Run, manifest: Path, config: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "plan.json"
+    first = run("rollout", "plan", manifest, "--app", "shop", "--config", config, "--save", saved).stdout
+    started = run("rollout", "start", "--plan", saved, *APP).stdout
+    step = next(line for line in first.splitlines() if "prod to 10 %" in line).split("  ")[-1]
+    assert step in started
+    run("rollout", "abort", *APP)
+    assert (
+        "plan of rollout 1 is stale: the next rollout is 2"
+        in run("rollout", "start", "--plan", saved, *APP, exits=1).stderr
+    )
+    saved.write_text("{")
+    assert "is no plan" in run("rollout", "start", "--plan", saved, *APP, exits=2).stderr
+    run("rollout", "start", *APP, exits=2)
+
+
+def test_a_command_that_does_not_apply_says_so_and_exits_well(started: Run) -> None:
+    assert "nothing to do: rollout 1 of b2 is ready; it is not paused" in started("rollout", "resume", *APP).stdout
+    assert "rollout 1 of b2: paused: because" in started("rollout", "pause", *APP).stdout
+    assert "nothing to do" in started("rollout", "pause", *APP).stdout
+    assert "resumed" in started("rollout", "resume", *APP).stdout
+    assert "it waits for no approval" in started("rollout", "approve", *APP).stdout
+    assert "no step of it is under way" in started("rollout", "advance", *APP).stdout
+    assert "no closing window" in started("rollout", "decide", "hold", *APP).stdout
+    assert "there is nothing to override" in started("rollout", "override", "--end", *APP).stdout
+    assert "windows, locks and slots do not count" in started("rollout", "override", "--for", "30m", *APP).stdout
+
+
+def test_status_for_people_and_for_machines(started: Run) -> None:
+    shown = started("rollout", "status", "--app", "shop").stdout
+    assert "rollout 1 of b2 for shop, by " in shown
+    assert "▸ staging to 100 %" in shown
+    found = json.loads(started("rollout", "status", "--app", "shop", "--json").stdout)
+    assert (found["phase"], found["step"], found["rollout"]) == ("ready", 0, 1)
+    assert f"index: {found['index']}" in shown
+    assert found["engine"] is None
+    assert "engine: NONE, so no step is taken: hotcold checkpoint run --app shop" in shown
+    assert [step["host_count"] for step in found["steps"]] == [2, 2, 20]
+    refused = started("rollout", "pause", *APP, "--index", 1, exits=1)
+    assert "the rollout changed since index 1" in refused.stderr
+    started("rollout", "pause", *APP, "--index", found["index"])
+
+
+def test_no_rollout_is_an_error_that_says_so(run: Run) -> None:
+    assert "no rollout of shop was ever started" in run("rollout", "status", "--app", "shop", exits=1).stderr
+    assert "no rollout of shop was ever started" in run("rollout", "pause", *APP, exits=1).stderr
+    assert run("rollout", "status", "--app", "shop", "--json").stdout == "null\n"
+    assert "nothing was ever done to shop" in run("audit", "show", "--app", "shop", exits=1).stderr
+
+
+def test_unknown_hosts_are_not_set_aside(started: Run) -> None:
+    assert "no host web-9 is known in tier staging" in started("rollout", "set-aside", "web-9", *APP, exits=1).stderr
+    done = started("rollout", "set-aside", "prod-03", *APP, "--tier", "prod").stdout
+    assert "prod/prod-03 is not waited for" in done
+    assert "is not waited for" in started("rollout", "set-aside", "prod-03", *APP, "--tier", "prod").stdout
+
+
+def test_a_rollback_locks_and_denies_until_it_is_lifted(started: Run, manifest: Path, config: Path) -> None:
+    deploy = ("deploy", manifest, "--app", "shop", "--tier", "prod")
+    assert "b2 is rolled back, before any host had it" in started("rollout", "rollback", *APP).stdout
+    assert "build b2 is denied by" in started(*deploy, exits=1).stderr
+    started(*deploy, "--override", exits=2)  # without a reason
+    start = ("rollout", "start", manifest, "--config", config, *APP)
+    assert "b2 is denied" in started(*start, exits=1).stderr
+    assert "shop is unlocked" in started("rollout", "unlock", *APP).stdout
+    assert "nothing to do" in started("rollout", "unlock", *APP).stdout
+    assert "b2 is denied" in started(*start, exits=1).stderr
+    assert "order 2 for shop/prod" in started(*deploy, "--override", "--reason", "I know").stdout
+    assert "build b2 is allowed again" in started("rollout", "unlock", "--build", "b2", *APP).stdout
+    assert "is not denied" in started("rollout", "unlock", "--build", "b2", *APP).stdout
+    started(*start)
+    told = started("audit", "show", "--app", "shop").stdout
+    assert "whatever is locked or denied (I know)" in told
+
+
+def test_a_lock_stops_deploys_and_rollouts(run: Run, manifest: Path, config: Path) -> None:
+    run("rollout", "lock", *APP)
+    assert "nothing to do" in run("rollout", "lock", *APP).stdout
+    refused = run("deploy", manifest, "--app", "shop", "--tier", "prod", exits=1).stderr
+    assert "locked by" in refused
+    assert "or deploy with --override" in refused
+    start = ("rollout", "start", manifest, "--config", config, *APP)
+    assert "or start with --override" in run(*start, exits=1).stderr
+    run(*start, "--override", "1h")
+    assert "windows, locks and slots do not count until" in run("audit", "show", "--app", "shop").stdout
+
+
+def test_the_commander_is_shown_handed_over_and_taken(run: Run) -> None:
+    at = ("--app", "shop")
+    assert "nobody is the commander of shop" in run("commander", "show", *at, exits=1).stderr
+    assert "is the commander until" in run("commander", "take", *at).stdout
+    assert "bob is the commander until" in run("commander", "hand-over", "bob", *at, "--note", "canary is slow").stdout
+    assert "canary is slow" in run("commander", "show", *at).stdout
+    assert "bob is the commander until" in run("commander", "take", *at, exits=1).stderr
+    assert "bob is the commander" in run("commander", "release", *at, exits=1).stderr
+    run("commander", "take", *at, "--force")
+    assert "released" in run("commander", "release", *at).stdout
+    assert "nothing to do" in run("commander", "release", *at).stdout
+
+
+def test_the_schedule_is_kept_by_time(run: Run) -> None:
+    at = ("--app", "shop")
+    assert "nothing is scheduled" in run("schedule", "list", *at).stdout
+    late, early = "2999-11-24T16:00+00:00", "2999-11-24T14:00+01:00"
+    run("schedule", "add", late, *at, "--commander", "bob", "--note", "with the new search")
+    run("schedule", "add", early, *at, "--commander", "anna")
+    assert "nothing to do" in run("schedule", "add", early, *at, "--commander", "anna").stdout
+    lines = run("schedule", "list", *at).stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["anna", "bob:"]
+    run("schedule", "remove", "2999-11-24T13:00+00:00", *at)  # the same moment
+    assert "bob" in run("schedule", "list", *at).stdout
+    assert "nothing to do" in run("schedule", "remove", early, *at).stdout
+
+
+def test_the_audit_is_shown_exported_and_checked(started: Run, store: World) -> None:
+    started("rollout", "pause", *APP)
+    exported = started("audit", "export", "--app", "shop").stdout.splitlines()
+    records = [read_record(line.encode()) for line in exported]
+    assert [record.what for record in records] == ["started", "paused"]
+    whole = started("audit", "verify", "--app", "shop", "--contains", records[0].hash[:12]).stdout
+    assert f"2 records, whole; the latest is {records[1].hash}" in whole
+    assert (
+        "no record has the hash 1234"
+        in started("audit", "verify", "--app", "shop", "--contains", "1234", exits=1).stderr
+    )
+    altered = msgspec.structs.replace(records[0], by="mallory")
+    store.do(store.store.put(audit_key("shop", 1), msgspec.json.encode(altered)))
+    assert "record 1 was altered" in started("audit", "verify", "--app", "shop", exits=1).stderr
+    store.do(store.store.delete(audit_key("shop", 2)))
+    assert len(store.do(store.store.read_prefix(audit_prefix("shop")))) == 1
+
+
+def test_watching_tells_how_it_ends(started: Run) -> None:
+    started("rollout", "abort", *APP)
+    result = started("rollout", "watch", "--app", "shop", exits=1)
+    assert "staging to 100 %: aborted" in result.stdout
+    assert "rollout 1 is aborted" in result.stderr
+
+
+def test_watching_gives_up_when_told(started: Run) -> None:
+    assert "not there after 1s" in started("rollout", "watch", "--app", "shop", "--timeout", "1s", exits=1).stderr
+
+
+def test_a_pipeline_is_checked_as_the_engine_reads_it(config: Path) -> None:
+    shown = CliRunner().invoke(cli, ["checkpoint", "check-config", str(config)])
+    assert shown.exit_code == 0
+    assert "prod to 10 %: hosts have 15 min, bakes 5 min, then verdict" in shown.stdout
+    config.write_text("tires = 1")
+    wrong = CliRunner().invoke(cli, ["checkpoint", "check-config", str(config)])
+    assert wrong.exit_code == 2
+    assert "did you mean `tiers`" in wrong.stderr
+
+
+def test_spans_are_read_strictly(started: Run) -> None:
+    for wrong in ("30", "m", "1w", "-1h", "9999999h"):
+        assert "is no span" in started("rollout", "override", "--for", wrong, *APP, exits=2).stderr
+
+
+def test_everything_above_is_done_by_one_person(started: Run, store: World) -> None:
+    """Each record names who, and that it came by the command."""
+    started("rollout", "pause", *APP)
+
+    async def records() -> list[Any]:
+        return [read_record(entry.value) for entry in await store.store.read_prefix(audit_prefix("shop"))]
+
+    found = store.do(records())
+    assert {record.via for record in found} == {"cli"}
+    assert all("@" in record.by for record in found)
