@@ -16,6 +16,7 @@ import msgspec
 
 from artifact import ConfigError
 from checkpoint.verdicts import Metric, check_metrics
+from checkpoint.web.settings import WebTable, check_web
 from checkpoint.windows import Calendar, Freeze, Window, longest
 from fleet.keys import check_name
 from fleet.strict_toml import parse_toml, read_text
@@ -118,6 +119,7 @@ class Document(_Table, frozen=True):
     metrics_interval_s: float = 30.0
     recordings: str | None = None
     release: dict[str, Any] | None = None
+    web: WebTable = WebTable()
 
 
 class StepRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -163,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: tuple[Webhook, ...] = ()
     metrics_interval_s: float = 30.0
     recordings: Path | None = None
+    web: WebTable = WebTable()
 
 
 DEFAULT_TIERS: Final = (
@@ -230,6 +233,7 @@ def _settle(document: Document) -> Settings:
         raise ConfigError(f"commander.lease_s = {document.commander.lease_s:g}: must be greater than 0")
     _check_webhooks(document.webhooks)
     _check_metrics(document, names)
+    check_web(document.web)
     pipeline = Pipeline(
         app=document.app,
         steps=tuple(step for tier in document.tiers for step in _steps(tier, document.budget)),
@@ -241,6 +245,7 @@ def _settle(document: Document) -> Settings:
     return Settings(
         pipeline=pipeline,
         webhooks=document.webhooks,
+        web=document.web,
         metrics_interval_s=document.metrics_interval_s,
         recordings=None if document.recordings is None else Path(document.recordings),
     )

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import click
 import structlog
 
 from checkpoint.pipeline import Pipeline, Settings, load_settings
-from fleet import ConsulSettings, ConsulStore
+from fleet import ConsulSettings, ConsulStore, Store
 from hotcold.command import Command, Failure, Lazy, LazyGroup
 from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, without_credentials
@@ -36,6 +37,10 @@ log = structlog.get_logger()
     cls=LazyGroup,
     lazy={
         "run": Lazy(_HERE, "run", "Run an engine: it takes the steps of rollouts."),
+        "serve": Lazy(
+            "hotcold.serve_commands", "serve", "Run an engine, and the pages on which people steer rollouts."
+        ),
+        "token": Lazy("hotcold.serve_commands", "token", "Make a token by which somebody signs in to the pages."),
         "deliveries": Lazy(_HERE, "deliveries", "Show which messages reached the webhooks."),
         "check-config": Lazy(_HERE, "check_config", "Check a pipeline, and show its steps."),
     },
@@ -46,7 +51,7 @@ log = structlog.get_logger()
     """,
 )
 def checkpoint() -> None:
-    """Run the engine that takes the steps of rollouts, and check its configuration."""
+    """Run the engine that takes the steps of rollouts, its pages, and check their configuration."""
 
 
 @click.command(
@@ -62,6 +67,12 @@ def run(*, app: str, config: Path | None, consul: str | None, token_file: str | 
 
     It may be killed at any moment: everything is in Consul, and the next leader goes on from the same step.
     """
+    settings = engine_settings(config, app)
+    asyncio.run(run_engine(settings_of(consul, token_file), settings))
+
+
+def engine_settings(config: Path | None, app: str) -> Settings:
+    """The settings of a process that stays, which logs from now on."""
     from agent.config import LogTable  # noqa: PLC0415 - only a process that stays logs
     from agent.logs import configure_logs  # noqa: PLC0415 - likewise
 
@@ -69,10 +80,23 @@ def run(*, app: str, config: Path | None, consul: str | None, token_file: str | 
     if settings.pipeline.app != app:
         raise click.UsageError(f"{config} is for {settings.pipeline.app!r}, not for {app!r}")
     configure_logs(LogTable(), os.environ)
-    asyncio.run(_serve(settings_of(consul, token_file), settings))
+    return settings
 
 
-async def _serve(consul: ConsulSettings, settings: Settings) -> None:
+async def run_engine(
+    consul: ConsulSettings,
+    settings: Settings,
+    beside: Callable[[Store, str], contextlib.AbstractAsyncContextManager[object]] = lambda _store, _name: (
+        contextlib.nullcontext()
+    ),
+) -> None:
+    """Run an engine until SIGTERM or SIGINT.
+
+    Args:
+        consul: where the store is.
+        settings: of the engine.
+        beside: given the store and the engine's name, what is kept open as long.
+    """
     from checkpoint.clock import SteadyClock  # noqa: PLC0415 - check-config needs none of these
     from checkpoint.engine import Engine  # noqa: PLC0415
     from checkpoint.leading import lead  # noqa: PLC0415
@@ -86,7 +110,7 @@ async def _serve(consul: ConsulSettings, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     name = f"checkpoint@{socket.gethostname()}"
     app = settings.pipeline.app
-    async with ConsulStore(consul) as store:
+    async with ConsulStore(consul) as store, beside(store, name):
 
         async def work() -> None:
             clock = SteadyClock(_now, time.monotonic)

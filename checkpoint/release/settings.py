@@ -105,6 +105,7 @@ class _File(_Table, frozen=True):
     metrics: Any = None
     metrics_interval_s: Any = None
     recordings: Any = None
+    web: Any = None
 
 
 def load_release(path: Path, app: str) -> ReleaseTable:

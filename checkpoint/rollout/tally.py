@@ -78,9 +78,9 @@ def tally(plan: Plan, rollout: Rollout, hosts: Sequence[HostKey], silent: Silent
     """
     step = plan.steps[rollout.phase.step]
     tier = step.rule.tier
-    planned = plan.tier(tier).hosts
+    planned = frozenset(plan.tier(tier).hosts)
     reports = {host.host: host for host in hosts if host.tier == tier}
-    joined = (name for name in reports if name not in set(planned) and position(plan.salt, name) < step.cutoff)
+    joined = (name for name in reports if name not in planned and position(plan.salt, name) < step.cutoff)
     aside = {each.host for each in rollout.set_aside if each.tier == tier}
     is_late = rollout.ordered is not None and now >= rollout.ordered + timedelta(seconds=step.rule.deadline_s)
     found = _Headings()

@@ -58,6 +58,7 @@ FORMATS, OPERATING, ARCHITECTURE, ROLLOUTS, VERDICTS = (
     (ROOT / "docs" / name).read_text()
     for name in ("formats.md", "operating.md", "architecture.md", "rollouts.md", "verdicts.md")
 )
+PAGES_OF_CHECKPOINT = (ROOT / "docs" / "checkpoint-ui.md").read_text()
 IDENTITY = 'app = "shop"\ntier = "prod"\nhost = "web-1"\nroot = "/srv/shop"\n'
 
 
@@ -98,7 +99,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 FIELD_TABLES = [
     pytest.param(name, rows, id=name)
-    for text in (FORMATS, OPERATING, ROLLOUTS, VERDICTS)
+    for text in (FORMATS, OPERATING, ROLLOUTS, VERDICTS, PAGES_OF_CHECKPOINT)
     for name, rows in tables(text, "fields")
 ]
 
@@ -113,7 +114,9 @@ def test_field_tables_have_the_fields_and_defaults_of_their_types(name: str, row
     assert all(row[2] for row in rows)
 
 
-@pytest.mark.parametrize(("module", "page"), [("agent.config", OPERATING), ("checkpoint.pipeline", ROLLOUTS)])
+@pytest.mark.parametrize(
+    ("module", "page"), [("agent.config", OPERATING), ("checkpoint.pipeline", ROLLOUTS + PAGES_OF_CHECKPOINT)]
+)
 def test_every_configuration_table_has_its_field_table(module: str, page: str) -> None:
     """No table of a configuration is left out: each struct that the file can hold is documented."""
 
@@ -173,7 +176,7 @@ def test_toml_examples_are_configurations_that_are_taken() -> None:
     found = [block for block in found if "[[metrics]]" not in block or "[[tiers]]" in block]  # those have a test
     assert len(found) >= 2
     for block in found:
-        if "[[tiers]]" in block:
+        if "[[tiers]]" in block or "[web]" in block:
             parse_pipeline(block)
         else:
             parse_settings(block if block.startswith("app") else IDENTITY + block, {})

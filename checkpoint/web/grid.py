@@ -1,0 +1,147 @@
+"""Owns the host grid: one letter for each host of a rollout, in the order in which steps reach them. Pure.
+
+How letters look is left to the style sheet: a colour and a shape each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from checkpoint.overview import HostView, Overview, Standing
+from checkpoint.rollout.picture import Picture
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "n": "runs the new build",
+    "b": "on the way",
+    "q": "waits for a slot",
+    "w": "has not seen the order yet",
+    "o": "as it was before the rollout",
+    "r": "will try again",
+    "h": "held by its operator",
+    "a": "set aside",
+    "l": "overdue",
+    "s": "silent",
+    "f": "failed",
+}
+TROUBLE: Final = "flsrha"
+"""Letters that somebody should look at, the worst first."""
+
+_BY_STANDING: Final[Mapping[Standing, str]] = {
+    Standing.FAILED: "f",
+    Standing.SILENT: "s",
+    Standing.RETRYING: "r",
+    Standing.HELD: "h",
+    Standing.BUSY: "b",
+    Standing.BEHIND: "w",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One host. `step` is the rollout's step that reaches it, for people."""
+
+    tier: str
+    host: str
+    letter: str
+    step: str
+    note: str
+
+    @property
+    def said(self) -> str:
+        """Its state in words."""
+        return MEANINGS[self.letter]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One tier of the grid."""
+
+    tier: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def counts(self) -> tuple[tuple[str, str, int], ...]:
+        """(letter, meaning, hosts) of the states that occur."""
+        counted = Counter(cell.letter for cell in self.cells)
+        return tuple((letter, said, counted[letter]) for letter, said in MEANINGS.items() if counted[letter])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All hosts of a rollout.
+
+    Attributes:
+        roster: names the list of hosts; pages that show another list must draw it anew.
+        states: the letters of all cells, in order.
+    """
+
+    blocks: tuple[Block, ...]
+    roster: str
+    states: str
+
+    @property
+    def trouble(self) -> tuple[Cell, ...]:
+        """Hosts that somebody should look at, the worst first."""
+        cells = [cell for block in self.blocks for cell in block.cells if cell.letter in TROUBLE]
+        return tuple(sorted(cells, key=lambda cell: TROUBLE.index(cell.letter)))
+
+
+def grid(shown: Picture, view: Overview) -> Grid:
+    """The grid of the latest rollout."""
+    hosts = {(host.tier, host.host): host for tier in view.tiers for host in tier.hosts}
+    steps = _steps(shown)
+    plan = shown.plan
+    present = plan.steps[shown.rollout.phase.step].rule.tier
+    aside = {(each.tier, each.host) for each in shown.rollout.set_aside}
+    blocks = []
+    for tier in plan.tiers:
+        planned = set(tier.hosts)
+        joined = sorted(name for each, name in hosts if each == tier.name and name not in planned)
+        cells = []
+        for name in (*tier.hosts, *joined):
+            place = (tier.name, name)
+            host = hosts.get(place)
+            overdue = shown.tally.overdue if tier.name == present else {}
+            letter = _letter(host, plan.build.id, is_aside=place in aside, is_overdue=name in overdue)
+            note = overdue.get(name) or ("it never reported" if host is None else host.note)
+            cells.append(Cell(tier.name, name, letter, steps.get(place, "joined later"), note))
+        blocks.append(Block(tier.name, tuple(cells)))
+    every = [cell for block in blocks for cell in block.cells]
+    roster = hashlib.sha256("\n".join(f"{cell.tier}/{cell.host}" for cell in every).encode()).hexdigest()[:16]
+    return Grid(tuple(blocks), roster, "".join(cell.letter for cell in every))
+
+
+def running(shown: Picture, view: Overview) -> Mapping[str, int]:
+    """How many hosts of each tier run the rollout's build at present, whatever they do."""
+    build = shown.plan.build.id
+    return {tier.key.tier: sum(host.hot == build for host in tier.hosts) for tier in view.tiers}
+
+
+def _steps(shown: Picture) -> Mapping[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for step in shown.steps:
+        for host in step.hosts:
+            found.setdefault((step.tier, host), step.name)
+    return found
+
+
+def _letter(  # noqa: PLR0911 - a row for each state
+    host: HostView | None, build_id: str, *, is_aside: bool, is_overdue: bool
+) -> str:
+    if host is not None and host.standing is Standing.GOOD:
+        return "n" if host.hot == build_id else "o"
+    if is_aside:
+        return "a"
+    if is_overdue:
+        return "l"
+    if host is None:
+        return "s"
+    if host.standing is Standing.BUSY and host.state == "waiting_for_slot":
+        return "q"
+    if host.standing is Standing.BEHIND and host.state == "steady" and host.wanted in {None, host.hot}:
+        return "n" if host.hot == build_id else "o"  # the order that it has not seen changes nothing for it
+    return _BY_STANDING[host.standing]
