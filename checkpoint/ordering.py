@@ -5,6 +5,8 @@ Writing it is left to `checkpoint.placing`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +19,8 @@ from fleet import VERSION, Order, cutoff_for, wanted_build
 
 ALL_PERCENT: Final = 100.0
 
+_SHARE: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?%")
+
 # Situations in which a host says of a build: not here.
 _REJECTING: Final = frozenset({"rolled_back", "build_refused"})
 
@@ -27,7 +31,8 @@ class Wish:
 
     Attributes:
         percent: share of the tier's hosts, above 0, at most 100.
-        max_unavailable: hosts that may be out of service at once; 0: no limit; None: as the present order has it.
+        max_unavailable: hosts that may be out of service at once, as a count, or as a share such as "10%"; 0: no limit;
+            None: as the present order has it.
         not_after: RFC 3339 time with a zone, or None.
     """
 
@@ -35,7 +40,7 @@ class Wish:
     tier: str
     build: ManifestRef
     percent: float = ALL_PERCENT
-    max_unavailable: int | None = None
+    max_unavailable: int | str | None = None
     not_after: str | None = None
     reason: str = ""
     by: str = ""
@@ -60,8 +65,7 @@ def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str,
     """
     if not 0 < wish.percent <= ALL_PERCENT:
         raise ConfigError(f"percent {wish.percent:g} is out of range: above 0, at most 100", kind="bad_percent")
-    if wish.max_unavailable is not None and wish.max_unavailable < 0:
-        raise ConfigError(f"max unavailable {wish.max_unavailable} is negative", kind="bad_max_unavailable")
+    check_limit(wish.max_unavailable)
     current = key.order
     for known in (current.build, current.previous) if current is not None else ():
         if known is not None and known.id == wish.build.id and known.digest != wish.build.digest:
@@ -84,7 +88,7 @@ def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str,
         percent=wish.percent,
         cutoff=cutoff_for([host.host for host in hosts], salt, wish.percent),
         salt=salt,
-        max_unavailable=_max_unavailable(wish.max_unavailable, current),
+        max_unavailable=_max_unavailable(wish.max_unavailable, current, len(hosts)),
         not_after=wish.not_after,
         reason=wish.reason,
         by=wish.by,
@@ -93,7 +97,7 @@ def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str,
 
 
 def rollback_order(
-    key: TierKey, hosts: Sequence[HostKey], *, max_unavailable: int | None, reason: str, by: str, at: str
+    key: TierKey, hosts: Sequence[HostKey], *, max_unavailable: int | str | None, reason: str, by: str, at: str
 ) -> Order:
     """The order that gives the whole tier the build before the present one.
 
@@ -118,7 +122,7 @@ def rollback_order(
         previous=current.previous,
         percent=ALL_PERCENT,
         cutoff=1.0,
-        max_unavailable=_max_unavailable(max_unavailable, current),
+        max_unavailable=_max_unavailable(max_unavailable, current, len(hosts)),
         not_after=None,  # the rollout's window must not keep a host from going back
         reason=reason,
         by=by,
@@ -156,7 +160,27 @@ def next_serial(key: TierKey, hosts: Sequence[HostKey]) -> int:
     return max([key.claimed_serial, *obeyed], default=0) + 1
 
 
-def _max_unavailable(wished: int | None, current: Order | None) -> int | None:
+def check_limit(limit: int | str | None) -> None:
+    """Refuse what is no limit on hosts out of service.
+
+    Raises:
+        ConfigError: neither a count, nor a share above 0 % and up to 100 %.
+    """
+    if isinstance(limit, str):
+        is_limit = _SHARE.fullmatch(limit) is not None and 0 < float(limit[:-1]) <= ALL_PERCENT
+    else:
+        is_limit = limit is None or limit >= 0
+    if not is_limit:
+        raise ConfigError(
+            f'max unavailable {limit!r}: must be a count from 0, or a share of the tier such as "10%"',
+            kind="bad_max_unavailable",
+        )
+
+
+def _max_unavailable(wished: int | str | None, current: Order | None, host_count: int) -> int | None:
     if wished is None:
         return None if current is None else current.max_unavailable
+    if isinstance(wished, str):
+        # Rounded down, for it is a limit; but a limit of none would let nobody deploy.
+        return max(1, math.floor(float(wished[:-1]) * host_count / 100 + 1e-9))
     return wished or None

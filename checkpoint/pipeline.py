@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from artifact import ConfigError
+from checkpoint.ordering import check_limit
 from checkpoint.verdicts import Metric, check_metrics
 from checkpoint.web.settings import WebTable, check_web
 from checkpoint.windows import Calendar, Freeze, Window, longest
@@ -70,7 +71,8 @@ class TierTable(_Table, frozen=True):
         bake_s: how long a step's hosts serve before its gates are asked.
         expect_s: how long its hosts are expected to take; windows are judged on it.
         deadline_s: how long a host may take before it counts as overdue.
-        max_unavailable: hosts that may be out of service at once; 0: no limit; none: as the tier's order has it.
+        max_unavailable: hosts that may be out of service at once, a count or a share such as "10%"; 0: no limit; none:
+            as the tier's order has it.
         clears: whether all remaining steps of the tier must end before a window closes, or the one that starts.
     """
 
@@ -82,7 +84,7 @@ class TierTable(_Table, frozen=True):
     approval: bool = False
     verdict: bool = True
     smoke_test: SmokeTest | None = None
-    max_unavailable: int | None = None
+    max_unavailable: int | str | None = None
     budget: Budget | None = None
     clears: Literal["tier", "step"] = "tier"
 
@@ -133,7 +135,7 @@ class StepRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     approval: bool
     verdict: bool
     smoke_test: SmokeTest | None
-    max_unavailable: int | None
+    max_unavailable: int | str | None
     budget: Budget
     clears: Literal["tier", "step"]
 
@@ -254,8 +256,10 @@ def _settle(document: Document) -> Settings:
 def _steps(tier: TierTable, budget: Budget) -> Iterator[StepRule]:
     if not tier.steps:
         raise ConfigError(f"tiers.{tier.name}.steps is empty: give at least [100]")
-    if tier.max_unavailable is not None and tier.max_unavailable < 0:
-        raise ConfigError(f"tiers.{tier.name}.max_unavailable = {tier.max_unavailable}: must not be negative")
+    try:
+        check_limit(tier.max_unavailable)
+    except ConfigError as error:
+        raise ConfigError(f"tiers.{tier.name}: {error}", kind=error.kind) from error
     if tier.budget is not None:
         _check_budget(f"tiers.{tier.name}.budget", tier.budget)
     before = 0.0

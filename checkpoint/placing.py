@@ -82,7 +82,7 @@ class Commander:
         return Placed(key.order, order, len(hosts), chosen_hosts(order, hosts))
 
     async def roll_back(
-        self, app: str, tier: str, *, reason: str, by: str, max_unavailable: int | None = None
+        self, app: str, tier: str, *, reason: str, by: str, max_unavailable: int | str | None = None
     ) -> Placed:
         """Order the build before the present one for the whole tier. Needs nobody alive but the store.
 

@@ -14,7 +14,7 @@ from fleet import ConsulSettings, ConsulStore
 from fleet.keys import tier_key
 from hotcold.command import Command
 from hotcold.consul_options import consul_options, settings_of
-from hotcold.options import app_option, parse_moment, person, tier_option
+from hotcold.options import app_option, parse_limit, parse_moment, person, tier_option
 from hotcold.placed import commander, conclude, note_override
 
 _DEFAULT_WAIT_S = 1800.0
@@ -47,9 +47,10 @@ _DEFAULT_WAIT_S = 1800.0
 )
 @click.option(
     "--max-unavailable",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Hosts of the tier that may be out of service at once; 0: no limit.  [default: as in the present order]",
+    callback=parse_limit,
+    metavar="N|P%",
+    help="Hosts of the tier that may be out of service at once, or their share; 0: no limit.  "
+    "[default: as in the present order]",
 )
 @click.option(
     "--not-after",
@@ -82,7 +83,7 @@ def deploy(
     app: str,
     tier: str,
     percent: float,
-    max_unavailable: int | None,
+    max_unavailable: int | str | None,
     not_after: datetime | None,
     reason: str,
     wait_s: float | None,

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
+from artifact.errors import ConfigError
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -43,6 +45,20 @@ def parse_moment(ctx: click.Context, param: click.Parameter, value: str | None) 
     if moment <= now:
         raise click.BadParameter(f"{value} has passed: no host would obey", ctx, param)
     return moment
+
+
+def parse_limit(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Turn `2` or `10%` into a limit on hosts out of service."""
+    from checkpoint.ordering import check_limit  # noqa: PLC0415 - not every command needs it
+
+    if value is None:
+        return None
+    limit = int(value) if value.isdecimal() else value
+    try:
+        check_limit(limit)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return limit
 
 
 def without_credentials(url: str) -> str:

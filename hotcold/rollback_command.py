@@ -9,7 +9,7 @@ import click
 from fleet import ConsulStore
 from hotcold.command import Command
 from hotcold.consul_options import consul_options, settings_of
-from hotcold.options import app_option, person, tier_option
+from hotcold.options import app_option, parse_limit, person, tier_option
 from hotcold.placed import commander, conclude
 
 _DEFAULT_WAIT_S = 300.0
@@ -28,9 +28,9 @@ _DEFAULT_WAIT_S = 300.0
 @click.option("--reason", required=True, metavar="TEXT", help="Why; whoever comes after you will ask.")
 @click.option(
     "--max-unavailable",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Hosts that may be out of service at once; 0: no limit.  [default: as in the present order]",
+    callback=parse_limit,
+    metavar="N|P%",
+    help="Hosts that may be out of service at once, or their share; 0: no limit.  [default: as in the present order]",
 )
 @click.option(
     "--wait",
@@ -47,7 +47,7 @@ def rollback(
     app: str,
     tier: str,
     reason: str,
-    max_unavailable: int | None,
+    max_unavailable: int | str | None,
     wait_s: float | None,
     consul: str | None,
     token_file: str | None,

@@ -112,10 +112,23 @@ async def test_work_that_has_not_begun_is_dropped_at_once() -> None:
 async def test_a_deadline_around_the_work_ends_after_the_work() -> None:
     """`asyncio.timeout` still turns the cancellation into TimeoutError, once the thread is done."""
     gate = Gate()
-    threading.Timer(0.05, gate.end.set).start()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+
+    async def pass_deadline(deadline: asyncio.Timeout) -> None:
+        await _begun(gate)
+        deadline.reschedule(asyncio.get_running_loop().time())
+        await _turns()
+        assert not gate.finished
+        gate.end.set()
+
+    async def work() -> None:
+        async with asyncio.timeout(None) as deadline:
+            tasks.append(asyncio.create_task(pass_deadline(deadline)))
             await run_blocking(gate.work)
+
+    tasks: list[asyncio.Task[None]] = []
+    with pytest.raises(TimeoutError):
+        await work()
+    await tasks[0]
     assert gate.finished
 
 

@@ -148,7 +148,7 @@ def test_a_share_out_of_range_is_refused(percent: float) -> None:
 
 def test_a_negative_limit_is_refused() -> None:
     """It would stop every host."""
-    with pytest.raises(ConfigError, match="-1 is negative"):
+    with pytest.raises(ConfigError, match="-1: must be a count from 0"):
         following(ordered("b1"), wish(max_unavailable=-1))
 
 
@@ -213,3 +213,24 @@ def test_any_history_keeps_its_promises(deeds: list[tuple[str, float] | None]) -
         assert {each.id for each in wanted if each is not None} <= known
         if deed is None:
             assert wanted == [order.build] * len(hosts)
+
+
+@pytest.mark.parametrize(
+    ("limit", "host_count", "count"),
+    [("10%", 50, 5), ("10%", 59, 5), ("1%", 50, 1), ("100%", 7, 7), ("29%", 100, 29), ("5%", 0, 1)],
+)
+def test_a_share_of_hosts_out_of_service_is_reckoned_when_it_is_ordered(
+    limit: str, host_count: int, count: int
+) -> None:
+    """Rounded down, for it is a limit; but nobody would deploy under a limit of none. A rollback takes one as well."""
+    hosts = [HostKey("prod", f"web-{number}", None) for number in range(host_count)]
+    assert following(ordered("b1"), wish(max_unavailable=limit), hosts).max_unavailable == count
+    current = ordered("b2", previous=build("b1"))
+    back = rollback_order(key(current), hosts, max_unavailable=limit, reason="bad", by="anna", at=AT)
+    assert back.max_unavailable == count
+
+
+@pytest.mark.parametrize("limit", ["0%", "101%", "10", "ten%", "-5%", "%"])
+def test_what_is_no_share_is_refused(limit: str) -> None:
+    with pytest.raises(ConfigError, match="must be a count from 0, or a share"):
+        following(ordered("b1"), wish(max_unavailable=limit))

@@ -61,7 +61,7 @@ WRONG = [
     (TIER + "steps = [50, 10, 100]", "tiers.prod.steps: 10: shares must rise"),
     (TIER + "steps = []", "tiers.prod.steps is empty"),
     (TIER + '[[tiers]]\nname = "prod"', '"prod" stands there twice'),
-    (TIER + "max_unavailable = -1", "max_unavailable = -1: must not be negative"),
+    (TIER + "max_unavailable = -1", "must be a count from 0, or a share of the tier"),
     (TIER + "smoke_test = { command = [] }", "smoke_test needs a command"),
     (TIER + "[budget]\npercent = 100", "budget: count and percent"),
     (TIER + WINDOW.replace("Berlin", "Atlantis"), 'windows.zone = "Europe/Atlantis": no IANA time zone'),

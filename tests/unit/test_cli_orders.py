@@ -69,7 +69,7 @@ def test_deploy_says_what_it_wrote(run: Run, store: World, manifest: Callable[[s
     """Serial, old and new build, how many hosts, what happens to the rest, and what to type next."""
     assert run("deploy", manifest("b1"), *prod()).exit_code == 0
     store.do(write_reports(store.store, [report(f"web-{number}", serial=1, hot="b1") for number in range(4)]))
-    result = run("deploy", manifest("b2"), *prod("--percent", 30, "--max-unavailable", 1, "--reason", "try"))
+    result = run("deploy", manifest("b2"), *prod("--percent", 30, "--max-unavailable", "34%", "--reason", "try"))
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "order 2 for shop/prod: b1 (100 %) -> b2 (30 %)",
@@ -164,7 +164,7 @@ WRONG_DEPLOYS = [
     ([*prod("--percent", 101)], "percent 101 is out of range"),
     ([*prod("--not-after", "yesterday")], "'yesterday' is no time"),
     ([*prod("--not-after", "2020-01-01T00:00Z")], "has passed"),
-    ([*prod("--max-unavailable", -1)], "not in the range"),
+    ([*prod("--max-unavailable", -1)], "must be a count from 0"),
     ([*prod("--wait", "soon")], "not a valid float"),
     ([*prod("--consul", "ftp://x")], "address"),
 ]
