@@ -64,7 +64,8 @@ class AgentHost:
             f'app = "{APP}"\ntier = "{TIER}"\nhost = "web-1"\nroot = "{self.layout.root}"\n'
             f'state_dir = "{self.layout.state_dir}"\nsocket = "{self.base}/socket"\n'
             f'[releases]\nkeep = {self.keep}\npinned = [{pinned}]\ndurability = "{self.durability}"\n'
-            f"[fetch]\ntrees_are_read_only = {str(self.trees_are_read_only).lower()}\n{self.probe}",
+            f"{self.probe}{'[fetch]' if self.trees_are_read_only else ''}\n"
+            f"{'trees_are_read_only = true' if self.trees_are_read_only else ''}\n",
             {},
         )
 

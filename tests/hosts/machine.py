@@ -16,8 +16,9 @@ from typing import Final
 
 import psutil
 
-from tests.consul_process import wait_until
+from tests.consul_process import find_consul, wait_until
 from tests.hosts.lab import Lab
+from tests.hosts.readme import CHECKOUT
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S: Final = 90.0
@@ -27,10 +28,12 @@ _UP: Final = {"running", "degraded"}
 _BOOT_SCRIPT: Final = """
 set -eu
 disk=$1 group=$2 lower=$3 address=$4 name=$5
+shift 5
 echo 0 > "/mnt/cgroup/$group/cgroup.procs"
 exec unshare --cgroup sh -c '
 set -eu
 disk=$1 lower=$2 address=$3 name=$4
+shift 4
 echo ready
 read -r _
 hostname "$name"
@@ -62,12 +65,28 @@ ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin
 ln -s fd/1 dev/stdout
 ln -s fd/2 dev/stderr
+for directory in "$@"; do
+    mkdir -p ".$directory"
+    mount --bind "$directory" ".$directory"
+    mount -o remount,bind,ro ".$directory"
+done
 mkdir -p .outside
 pivot_root . .outside
 umount -l /.outside
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd </dev/null >/dev/null 2>&1
-' boot "$disk" "$lower" "$address" "$name"
+' boot "$disk" "$lower" "$address" "$name" "$@"
 """
+
+
+def _on_other_disks() -> list[str]:
+    """What machines use of this one and lies on another disk than they share: they see it, and cannot change it."""
+    consul = find_consul()
+    used = [CHECKOUT, *([] if consul is None else [consul.parent])]
+    disk = Path("/").stat().st_dev
+    elsewhere = [path for path in used if path.stat().st_dev != disk]
+    return [
+        str(path) for path in elsewhere if not any(path.is_relative_to(other) for other in elsewhere if other != path)
+    ]
 
 
 class Machine:
@@ -149,7 +168,7 @@ class Machine:
         group = f"{self.lab.group}/{self.name}"
         (self.lab.files / "cgroup" / group).mkdir(exist_ok=True)
         spaces = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--fork", "--kill-child"]
-        arguments = [f"/mnt/{self.name}", group, self._lower, self.address, self.name]
+        arguments = [f"/mnt/{self.name}", group, self._lower, self.address, self.name, *_on_other_disks()]
         self._process = subprocess.Popen(
             self.lab.enter(*spaces, "sh", "-c", _BOOT_SCRIPT, "boot", *arguments),
             stdin=subprocess.PIPE,
