@@ -18,7 +18,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON_BIN := .venv/bin/python
 FAULTS := $(addprefix tests/,faults/test_agent_every_call.py faults/test_agent_long_life.py faults/test_agent_model.py \
     faults/test_power_loss_device.py faults/test_power_loss_model.py faults/test_swapper_readers.py \
-    faults/test_swapper_every_call.py e2e/test_kill_at_calls.py hosts/test_load.py hosts/test_idle.py)
+    faults/test_swapper_every_call.py e2e/test_kill_at_calls.py hosts/test_load.py hosts/test_idle.py \
+    hosts/test_unit.py)
 ARGS ?=
 
 demo: .venv/.for-run

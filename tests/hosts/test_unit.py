@@ -12,6 +12,7 @@ import pytest
 
 from artifact.kernel import LINUX
 from tests.consul_process import wait_until
+from tests.faults.sizes import IS_FULL
 from tests.hosts.fleet import Fleet, page
 from tests.hosts.host import AGENT, Host
 from tests.hosts.readme import CHECKOUT
@@ -304,6 +305,26 @@ def test_a_hook_has_a_service_restarted_in_the_new_build(host: Host, deploys: De
     deploys.order()
     status = host.until_state("rolled_back")
     assert "journalctl -u hotcold-restart@app" in status["problem"]["message"]
+    wait_until(lambda: serves(host, build), "the build before serves again")
+    host.machine.run("systemctl", "disable", "--now", "hotcold-restart@app.path", "app.service")
+
+
+@pytest.mark.skipif(not IS_FULL, reason="waits for a service to crash three times: `make faults` has it")
+def test_a_unit_that_crashes_again_and_again_fails_the_proof_at_once(host: Host, deploys: Deploys) -> None:
+    """systemd starts it each time, so that it is active in between; the agent may ask about it inside its sandbox."""
+    always = "Restart=always\nRestartSec=0.1\n\n[Unit]\nStartLimitIntervalSec=0\n"
+    host.machine.write("/etc/systemd/system/app.service", PYTHON_APP + always)
+    host.machine.run("systemctl", "daemon-reload")
+    host.machine.run("systemctl", "enable", "--now", "hotcold-restart@app.path", "app.service")
+    probe = '\n[probe]\nunit = "app.service"\nsuccesses = 1000\ninterval_s = 0.2\ndeadline_s = 120\n'
+    reconfigure(host, f'{probe}\n[hooks.after_swap]\nargv = ["{ASK}", "restart", "app"]\n'.replace("1000", "2"))
+    build = deploys.make()
+    reconfigure(host, f'{probe}\n[hooks.after_swap]\nargv = ["{ASK}", "restart", "app"]\n')
+    crash = f"/bin/sh -c 'grep -q {build} part-0.php || exit 1; exec /usr/bin/python3 -m http.server 8080'"
+    host.drop_in("app.service", "only", f"[Service]\nExecStart=\nExecStart={crash}\n")
+    deploys.order()
+    status = host.until_state("rolled_back")
+    assert re.search(r"unit app\.service has restarted by itself \d+ times: a crash loop", status["problem"]["message"])
     wait_until(lambda: serves(host, build), "the build before serves again")
     host.machine.run("systemctl", "disable", "--now", "hotcold-restart@app.path", "app.service")
 
