@@ -205,18 +205,22 @@ def applying(question: Question) -> tuple[Metric, ...]:
 
 def sides(question: Question, metric: Metric, interval: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Hosts on the build, and hosts that are not; without those that changed within the interval, or are under way."""
+    # A metric of reports counts deploys, those that fail above all: there the hosts that were ordered to run the build
+    # are the one side, wherever they stand.
     tiers = metric.tiers or tuple(tier.name for tier in question.plan.tiers)
     updated, others = list[str](), list[str]()
     admitted = _admitted(question)
     for host in question.hosts:
         report = host.report
-        if metric.reports is not None and host.tier in tiers:
-            # Its deploys are what is counted, those that fail above all.
-            ((updated if (host.tier, host.host) in admitted else others).append(host.host))
+        if host.tier not in tiers:
             continue
-        if report is None or host.tier not in tiers or not _is_settled(report, question.now - interval):
+        if metric.reports is not None:
+            is_updated = (host.tier, host.host) in admitted
+        elif report is not None and _is_settled(report, question.now - interval):
+            is_updated = report.hot == question.plan.build.id
+        else:
             continue
-        (updated if report.hot == question.plan.build.id else others).append(host.host)
+        (updated if is_updated else others).append(host.host)
     return tuple(updated), tuple(others)
 
 

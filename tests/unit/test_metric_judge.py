@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec.structs import replace as changed
 
-from checkpoint.metric_judge import Kept, MetricJudge, Record
+from checkpoint.metric_judge import Kept, MetricJudge, Record, sides
 from checkpoint.reading import HostKey
 from checkpoint.recordings import Recordings
 from checkpoint.rollout import states as st
@@ -24,6 +24,7 @@ from checkpoint.rollout.plan import Plan
 from checkpoint.rollout.tally import Tally
 from checkpoint.rollout.verdict import Question, Ruling
 from checkpoint.verdicts import Metric
+from checkpoint.verdicts.metric import ReportsTable
 from checkpoint.verdicts.recording import decode_lines, replay
 from checkpoint.verdicts.sources import Sources
 from tests.rollout_world import MONDAY, PIPELINE, SIZES, a_plan, a_report, by, names
@@ -215,6 +216,23 @@ async def test_a_metric_that_only_the_plan_has_is_never_asked(plan: Plan, shop: 
     assert ruling.outcome == "none"
     assert ruling.reason.startswith("metric errors of the plan is not in this engine's own configuration")
     assert shop.asked == 0
+
+
+async def test_deploys_that_failed_count_on_the_side_of_the_build(plan: Plan) -> None:
+    """A host that rolled back runs the build before, and is the one that a metric of reports is about."""
+    rollout = at_step(plan, PROD_10, reached=("staging", "canary", "prod"))
+    chosen = plan.hosts_of(PROD_10)
+    asked = question(plan, rollout)
+    hosts = [
+        HostKey(each.tier, each.host, a_report(each.tier, each.host, serial=2, hot="b1", state="rolled_back"))
+        if each.host == chosen[0]
+        else each
+        for each in asked.hosts
+    ]
+    metric = Metric(name="deploys", tiers=("prod",), reports=ReportsTable(), limit=0.02)
+    updated, others = sides(replace(asked, hosts=hosts), metric, LOOK)
+    assert set(updated) == set(chosen)
+    assert len(others) == SIZES["prod"] - len(chosen)
 
 
 async def test_a_step_of_another_tier_is_not_judged(plan: Plan, shop: Shop) -> None:
