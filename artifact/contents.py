@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from artifact.index import Kind, Row
+from artifact.newfile import read_chunks
 from artifact.patch import Patch, expanded
 from artifact.table import Table, read_table, read_table_digest, rows_of
-from artifact.treefill import read_chunks
 
 
 class Base:

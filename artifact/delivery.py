@@ -7,21 +7,22 @@ Reading ranges is left to `artifact.ranges`, creating files to `artifact.treefil
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import zstandard
-
+from artifact.documents import Buckets
 from artifact.errors import HotcoldError
-from artifact.index import Bucket, Root, broken
+from artifact.index import Root, broken
+from artifact.newfile import ContentDiffers, NewFile, not_as_said
 from artifact.plan import Wanted
 from artifact.ranges import Places
 from artifact.table import Stat
-from artifact.treefill import ContentDiffers, NewFile, Tree, not_as_said
+from artifact.treefill import Tree
+from artifact.unframe import WrongFrame, decompressed, is_right, written
+from artifact.writers import Writers
 
 RUN_BYTES: Final = 2 << 20
 """Of one request: large enough that its latency does not matter, small enough to have several in flight."""
@@ -92,29 +93,32 @@ class Delivery:
 
     Args:
         root: of the build's index.
-        bucket: decodes one of its buckets.
+        buckets: of that index.
         places: where the artifact lies.
         tree: where the files go.
-        executor: threads that check, decompress and write.
+        writers: processes that check, decompress and write frames of small files, or None.
+        executor: threads that do the same, of large files at least.
         on_bytes: told how many bytes were received.
-        on_files: told of finished files and how they look; called in those threads.
+        on_files: told of finished files and how they look; called in the loop.
     """
 
     def __init__(
         self,
         root: Root,
-        bucket: Callable[[int], Bucket],
+        buckets: Buckets,
         places: Places,
         tree: Tree,
         *,
+        writers: Writers | None,
         executor: Executor,
         on_bytes: Callable[[int], None],
         on_files: Callable[[Sequence[Wanted], Sequence[Stat]], None],
     ) -> None:
         self._root = root
-        self._bucket = bucket
+        self._buckets = buckets
         self._places = places
         self._tree = tree
+        self._writers = writers
         self._executor = executor
         self._on_bytes = on_bytes
         self._on_files = on_files
@@ -143,26 +147,43 @@ class Delivery:
                 await self._fetch_small(run)
 
     async def _fetch_small(self, run: Run) -> None:
-        def take(number: int, frame: bytes) -> None:
+        async def take(number: int, frame: bytes) -> bool:
             wanted = run.wanted.get(number)
             if wanted is None:  # only fetched because it lies between two that are wanted
-                return
-            stats = self._tree.create_files((each.row for each in wanted), memoryview(self._plain(number, frame)))
-            self._on_files(wanted, stats)
+                return True
+            try:
+                self._on_files(wanted, await self._written(number, frame, wanted))
+            except WrongFrame:
+                return False
+            return True
 
         await self._read(run, take)
+
+    async def _written(self, number: int, frame: bytes, wanted: Sequence[Wanted]) -> list[Stat]:
+        plain_bytes = self._root.plain_sizes[number]
+        data = self._buckets.data[number]
+        if self._writers is not None and self._writers.fits(frame, data):
+            return await self._writers.write(frame, data, plain_bytes, [each.at for each in wanted])
+        bucket, rows = self._buckets.decoded(number), [each.row for each in wanted]
+        return await self._in_thread(lambda: written(self._tree, frame, bucket, rows, plain_bytes))
 
     async def _fetch_big(self, run: Run) -> None:
         [wanted] = run.wanted[run.frames.start]
         file = self._tree.begin_file(wanted.row)
         missing = wanted.row.size
 
-        def take(number: int, frame: bytes) -> None:
+        def add(number: int, frame: bytes) -> bool:
             nonlocal missing
+            if not is_right(frame, self._buckets.decoded(number)):
+                return False
             offset = wanted.row.offset if number == run.frames.start else 0
-            part = memoryview(self._plain(number, frame))[offset : offset + missing]
+            part = decompressed(frame, self._root.plain_sizes[number])[offset : offset + missing]
             file.write(part)
             missing -= len(part)
+            return True
+
+        async def take(number: int, frame: bytes) -> bool:
+            return await self._in_thread(lambda: add(number, frame))
 
         try:
             await self._read(run, take)
@@ -171,36 +192,14 @@ class Delivery:
             file.abandon()
             raise
 
-    async def _read(self, run: Run, take: Callable[[int, bytes], None]) -> None:
+    async def _read(self, run: Run, take: Callable[[int, bytes], Awaitable[bool]]) -> None:
         start, end = self._root.frame_offsets[run.frames.start], self._root.frame_offsets[run.frames.stop]
-        loop = asyncio.get_running_loop()
+        frames = _Frames(run.frames, self._root.frame_sizes, on_bytes=self._on_bytes, take=take)
+        await self._places.read(lambda url: url, start, end - start, frames)
 
-        async def taken(number: int, frame: bytes) -> bool:
-            """In a thread, which is waited for even where this is cancelled: it writes into the tree."""
-
-            def work() -> bool:
-                if hashlib.sha256(frame).digest() != self._bucket(number).frame:
-                    return False
-                take(number, frame)
-                return True
-
-            return await finished(loop.run_in_executor(self._executor, work))
-
-        await self._places.read(
-            lambda url: url,
-            start,
-            end - start,
-            _Frames(run.frames, self._root.frame_sizes, on_bytes=self._on_bytes, take=taken),
-        )
-
-    def _plain(self, number: int, frame: bytes) -> bytes:
-        expected = self._root.plain_sizes[number]
-        try:
-            if zstandard.frame_content_size(frame) != expected:
-                raise broken(f"frame {number} does not have {expected} bytes")
-            return zstandard.ZstdDecompressor().decompress(frame)
-        except zstandard.ZstdError as error:
-            raise broken(f"frame {number} is no frame ({error})") from error
+    async def _in_thread(self, work: Callable[[], _Done]) -> _Done:
+        """In a thread, which is waited for even where this is cancelled: it writes into the tree."""
+        return await finished(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
 
 class _Frames:

@@ -11,16 +11,20 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
 from artifact.contents import LocalContents, PatchedContents
-from artifact.delivery import Delivery, finished, plan_runs
-from artifact.index import Kind, Root, Row
+from artifact.delivery import Delivery, finished, first_of, plan_runs
+from artifact.errors import HotcoldError
+from artifact.index import Kind, Root
+from artifact.newfile import ContentDiffers
 from artifact.plan import Plan, Wanted
 from artifact.table import STAT_FIELDS, Stat
-from artifact.treefill import ContentDiffers, Tree
+from artifact.treefill import Tree
+from artifact.writers import Writers
 
 _STAGING: Final = b".hotcold-moving"
 _BATCH: Final = 64
@@ -41,7 +45,8 @@ class Filling:
         patched: what a patch gives, or None.
         is_resumed: the tree may hold parts of this build already: they are read again, and kept if they are right.
         is_linking: files of other releases are given another name in this one, where that is possible.
-        executor: for all that blocks.
+        writers: processes that copy files, or None.
+        executor: threads, for all else that blocks.
 
     Attributes:
         stats: `STAT_FIELDS` numbers of every entry that was made or found right; zeros of the others.
@@ -58,6 +63,7 @@ class Filling:
         *,
         is_resumed: bool,
         is_linking: bool,
+        writers: Writers | None,
         executor: Executor,
     ) -> None:
         self._plan = plan
@@ -67,6 +73,7 @@ class Filling:
         self._patched = patched
         self._is_resumed = is_resumed
         self._is_linking = is_linking
+        self._writers = writers
         self._executor = executor
         self._moved: list[Wanted] = []
         self._staging = staging_name(plan)
@@ -85,6 +92,8 @@ class Filling:
         batches = [files[at : at + _BATCH] for at in range(0, len(files), _BATCH)]
         missing: list[Wanted] = []
         if self._is_resumed or self._patched is not None or self._contents.has_any:
+            if self._writers is not None and not self._is_resumed:
+                await self._copy_in_processes(batches)
             loop = asyncio.get_running_loop()
             work: list[asyncio.Future[list[Wanted]]] = [
                 loop.run_in_executor(self._executor, self._take_what_is_here, batch) for batch in batches
@@ -105,6 +114,39 @@ class Filling:
         on_total(sum(offsets[run.frames.stop] - offsets[run.frames.start] for run in runs))
         await delivery.deliver(runs)
         await self._in_thread(self._finish)
+
+    async def _copy_in_processes(self, batches: Iterable[Sequence[Wanted]]) -> None:
+        """Have files taken from other releases where that needs no patch; what cannot be is left to what follows."""
+        writers = self._writers
+        assert writers is not None  # noqa: S101 - asked before
+        ahead = iter(batches)
+
+        async def copy() -> None:
+            for batch in ahead:
+                pairs = await self._in_thread(partial(self._sources, batch))
+                rows, sources = [wanted.row for wanted, _ in pairs], [source for _, source in pairs]
+                stats = await writers.copy(rows, sources, is_linking=self._is_linking) if pairs else []
+                for (wanted, _), stat in zip(pairs, stats, strict=True):
+                    if stat is not None:
+                        self.note(wanted, stat)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2 * writers.count):
+                    group.create_task(copy(), name="copy")
+        except* HotcoldError as errors:
+            raise first_of(errors) from errors
+
+    def _sources(self, files: Iterable[Wanted]) -> list[tuple[Wanted, bytes]]:
+        """Those of which another release has the contents, in the order of preference of `_made`, and where."""
+        found = []
+        for wanted in files:
+            source = self._contents.near(wanted.row)
+            if source is None and not self._has_patch(wanted):
+                source = self._contents.far(wanted.row)
+            if source is not None:
+                found.append((wanted, source))
+        return found
 
     def note(self, wanted: Wanted, stat: Stat) -> None:
         """Take down that an entry is right."""
@@ -157,8 +199,10 @@ class Filling:
             if row.kind != Kind.FILE or self._contents.near(row) is not None or self._has_patch(wanted):
                 continue
             source = self._contents.own(row)
-            if source is not None and self._copied(msgspec.structs.replace(row, path=self._staged(wanted)), source):
-                self._moved.append(wanted)
+            if source is not None:
+                staged = msgspec.structs.replace(row, path=self._staged(wanted))
+                if self._tree.take_file(staged, source, is_linking=False) is not None:
+                    self._moved.append(wanted)
 
     def _staged(self, wanted: Wanted) -> bytes:
         return b"%b/%d" % (self._staging, wanted.entry)
@@ -187,7 +231,7 @@ class Filling:
     def _made(self, wanted: Wanted) -> Stat | None:
         row = wanted.row
         near = self._contents.near(row)
-        if near is not None and (stat := self._taken(row, near)):
+        if near is not None and (stat := self._tree.take_file(row, near, is_linking=self._is_linking)):
             return stat
         if self._patched is not None and self._has_patch(wanted):
             try:
@@ -195,28 +239,10 @@ class Filling:
             except (ContentDiffers, ValueError, OSError):
                 pass  # it was only a short cut
         far = self._contents.far(row)
-        return None if far is None else self._taken(row, far)
+        return None if far is None else self._tree.take_file(row, far, is_linking=self._is_linking)
 
     def _has_patch(self, wanted: Wanted) -> bool:
         return self._patched is not None and self._patched.has(wanted.frame, wanted.at)
-
-    def _taken(self, row: Row, source: bytes) -> Stat | None:
-        """Make a file of another release's; None where that is not what its table says."""
-        if self._is_linking:
-            try:
-                linked = self._tree.link_file(row, source)
-            except ContentDiffers:
-                return None
-            if linked is not None:
-                return linked
-        return self._copied(row, source)
-
-    def _copied(self, row: Row, source: bytes) -> Stat | None:
-        """Copy a local file; None where it is not what its table says: then the content is found elsewhere."""
-        try:
-            return self._tree.copy_file(row, source)
-        except ContentDiffers:
-            return None
 
     def _finish(self) -> None:
         """Links appear only after all files, directories get their modes and times after all that they hold."""

@@ -221,6 +221,15 @@ def decode_bucket(data: bytes, digest: bytes) -> Bucket:
     """
     if hashlib.sha256(data).digest() != digest:
         raise ValueError("other bytes than the index's root names")
+    return read_bucket(data)
+
+
+def read_bucket(data: bytes | memoryview) -> Bucket:
+    """Decode a bucket whose digest was checked.
+
+    Raises:
+        ArtifactRejected: kind `index_broken`.
+    """
     try:
         if zstandard.frame_content_size(data) not in range(1, MAX_BUCKET_BYTES + 1):
             raise broken(f"a bucket is empty, of unknown size, or larger than {MAX_BUCKET_BYTES} bytes")

@@ -36,12 +36,13 @@ from artifact.table import STAT_FIELDS, Entries, read_table, write_table
 from artifact.treefill import Tree
 from artifact.urls import shown
 from artifact.writeback import written_back
+from artifact.writers import Writers
 
 WITHOUT_INDEX: Final = frozenset({"http_401", "http_403", "http_404", "http_410", "no_ranges"})
 """Failures after which the artifact is taken whole: index and ranges are a short cut that a server may not offer. One
 place's is enough: it will not offer them tomorrow, and the others failed as well."""
 
-_MAX_THREADS: Final = 4
+_MAX_WORKERS: Final = 4
 """That check, decompress and write; a core has one. More take turns with the interpreter, and with the journal."""
 _BLOCK_BYTES: Final = 4096
 _WORTH_WRITING_BACK_BYTES: Final = 64 << 20
@@ -124,6 +125,8 @@ class IndexedPull:
             if self._known is None or is_trusting
             else StatCheck(self._known.entries, into, is_linked=local.is_read_only)
         )
+        # Where a tree is known, little has to be written.
+        self._writers = Writers(_cores(), into) if self._known is None and not is_trusting else None
         self._bases = [Base(Path(base.tree), Path(base.table)) for base in local.bases]
         self._patch = patch
         self._bytes_done = self._bytes_total = len(patch)
@@ -135,13 +138,17 @@ class IndexedPull:
             TransientError, ConfigError, ArtifactRejected: as `artifact.pull.pull`; what is in the tree is of use for
                 the next try.
         """
-        async with Places(self._ref.urls, self._settings, chance=random.Random()) as places:  # noqa: S311 - for pauses
-            found = await self._compare(places)
-            plan = found.plan
-            self._check_space(plan)
-            stats = await self._fill(plan, found.root, found.buckets, places, found.used)
-            self._write_table(plan, found.root, found.buckets, stats)
-        self._report(len(plan.paths))
+        try:
+            async with Places(self._ref.urls, self._settings, chance=random.Random()) as places:  # noqa: S311 - for pauses
+                found = await self._compare(places)
+                plan = found.plan
+                self._check_space(plan)
+                stats = await self._fill(plan, found.root, found.buckets, places, found.used)
+                self._write_table(plan, found.root, found.buckets, stats)
+            self._report(len(plan.paths))
+        finally:
+            if self._writers is not None:
+                self._writers.close()
 
     async def estimate(self) -> Estimate:
         """What `run` would do; receives the index and a patch, and writes nothing.
@@ -218,12 +225,14 @@ class IndexedPull:
 
     async def _fill(self, plan: Plan, root: Root, buckets: Buckets, places: Places, used: _Used | None) -> array[int]:
         with ExitStack() as stack:
-            executor = stack.enter_context(ThreadPoolExecutor(_threads(), thread_name_prefix="fill"))
+            executor = stack.enter_context(ThreadPoolExecutor(max(2, _cores()), thread_name_prefix="fill"))
             directories = frozenset((staging_name(plan), *(wanted.row.path for wanted in plan.directories)))
             tree = Tree(self._into, directories, is_secured=self._local.is_secured)
             stack.callback(tree.close)
             if not self._local.is_secured and plan.content_bytes > _WORTH_WRITING_BACK_BYTES:
                 stack.enter_context(written_back(tree.root_fd, self._into))
+            if self._writers is not None:
+                await self._writers.start(sorted(directories), is_secured=self._local.is_secured)
             filling = Filling(
                 plan,
                 root,
@@ -232,13 +241,15 @@ class IndexedPull:
                 None if used is None else PatchedContents(used.patch, used.base.tree),
                 is_resumed=self._local.is_resumed,
                 is_linking=self._local.is_read_only,
+                writers=self._writers,
                 executor=executor,
             )
             delivery = Delivery(
                 root,
-                buckets.decoded,
+                buckets,
                 places,
                 tree,
+                writers=self._writers,
                 executor=executor,
                 on_bytes=self._received,
                 on_files=filling.note_all,
@@ -329,8 +340,8 @@ class IndexedPull:
         )
 
 
-def _threads() -> int:
-    return max(2, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+def _cores() -> int:
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def _parts(first: int, entries: range, made: set[int]) -> Iterator[tuple[range, range]]:
