@@ -7,6 +7,7 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 _LARGEST_BYTES: Final = 32 << 20
 
 
@@ -19,4 +20,12 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
+        mallopt(_M_ARENA_MAX, 1)  # what one thread has freed, another one may use
         mallopt(_M_TRIM_THRESHOLD, 4 * _LARGEST_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Give the kernel what is free now, also after `keep_freed_memory`: for a step that needs much, and comes once."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
 
@@ -44,11 +45,13 @@ class LocalContents:
 
     Args:
         bases: other releases, the most similar first.
+        digests: of the contents that may be asked for; of others nothing is kept.
         own: what is known of the tree that is changed, None: nothing.
         own_tree: that tree.
     """
 
-    def __init__(self, bases: Iterable[Base], own: Table | None, own_tree: Path) -> None:
+    def __init__(self, bases: Iterable[Base], digests: AbstractSet[bytes], own: Table | None, own_tree: Path) -> None:
+        self._digests = digests
         self._bases = tuple(bases)
         self._own = own
         self._own_tree = own_tree
@@ -76,14 +79,14 @@ class LocalContents:
         found: dict[bytes, bytes] = {}
         for tree, table in self._tables():
             numbers = [number for number, digest in enumerate(table.root.digests) if digest not in known]
-            found |= dict(_files(tree, table, numbers))
+            found.update(self._files(tree, table, numbers))
         return found
 
     @cached_property
     def _far(self) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for tree, table in self._tables():
-            found |= dict(_files(tree, table, range(len(table.root))))
+            found.update(self._files(tree, table, range(len(table.root))))
         return found
 
     def _tables(self) -> Iterator[tuple[Path, Table]]:
@@ -95,7 +98,13 @@ class LocalContents:
     def _own_files(self) -> dict[bytes, bytes]:
         if self._own is None:
             return {}
-        return dict(_files(self._own_tree, self._own, range(len(self._own.root))))
+        return dict(self._files(self._own_tree, self._own, range(len(self._own.root))))
+
+    def _files(self, tree: Path, table: Table, buckets: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
+        prefix = os.fsencode(tree) + b"/"
+        for row in rows_of(table, buckets):
+            if row.kind == Kind.FILE and row.digest in self._digests:
+                yield row.digest, prefix + row.path
 
 
 class PatchedContents:
@@ -140,10 +149,3 @@ def opened_chunks(path: bytes) -> Iterator[bytes]:
         yield from read_chunks(fd)
     finally:
         os.close(fd)
-
-
-def _files(tree: Path, table: Table, buckets: Sequence[int]) -> Iterator[tuple[bytes, bytes]]:
-    prefix = os.fsencode(tree) + b"/"
-    for row in rows_of(table, buckets):
-        if row.kind == Kind.FILE:
-            yield row.digest, prefix + row.path

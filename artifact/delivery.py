@@ -29,6 +29,8 @@ RUN_BYTES: Final = 2 << 20
 GAP_BYTES: Final = 32 << 10
 """Unwanted bytes that are fetched rather than asking twice."""
 IN_FLIGHT: Final = 4
+BIG_AT_ONCE: Final = 2
+"""Files in frames of their own: a frame is held several times over on its way, and theirs have megabytes."""
 
 _Done = TypeVar("_Done")
 
@@ -119,6 +121,7 @@ class Delivery:
         self._places = places
         self._tree = tree
         self._writers = writers
+        self._big = asyncio.Semaphore(BIG_AT_ONCE)
         self._executor = executor
         self._on_bytes = on_bytes
         self._on_files = on_files
@@ -142,7 +145,8 @@ class Delivery:
     async def _fetch(self, runs: Iterator[Run]) -> None:
         for run in runs:
             if run.is_big:
-                await self._fetch_big(run)
+                async with self._big:
+                    await self._fetch_big(run)
             else:
                 await self._fetch_small(run)
 

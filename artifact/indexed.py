@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from artifact.allocation import give_back_freed_memory
 from artifact.contents import Base, LocalContents, PatchedContents
 from artifact.delivery import Delivery, plan_runs
 from artifact.diskerrors import disk_error
@@ -160,7 +161,7 @@ class IndexedPull:
             found = await self._compare(places)
         plan, used = found.plan, found.used
         self._check_space(plan)
-        contents = LocalContents(self._bases, self._own, self._into)
+        contents = self._contents(plan)
         patched = None if used is None else PatchedContents(used.patch, used.base.tree)
         missing = [
             wanted
@@ -197,6 +198,7 @@ class IndexedPull:
             self._own = self._known = None
         plan = Planner(root, buckets.decoded, self._known, changed).plan()
         check_names(plan, allow_case_collisions=self._settings.limits.allow_case_collisions)
+        give_back_freed_memory()
         return _Compared(root, buckets, plan, used)
 
     async def _find_root(self, places: Places) -> tuple[Root, _Used | None]:
@@ -237,7 +239,7 @@ class IndexedPull:
                 plan,
                 root,
                 tree,
-                LocalContents(self._bases, self._own, self._into),
+                self._contents(plan),
                 None if used is None else PatchedContents(used.patch, used.base.tree),
                 is_resumed=self._local.is_resumed,
                 is_linking=self._local.is_read_only,
@@ -260,6 +262,10 @@ class IndexedPull:
             finally:
                 reports.cancel()
             return filling.stats
+
+    def _contents(self, plan: Plan) -> LocalContents:
+        digests = frozenset(wanted.row.digest for wanted in plan.created) if self._bases or self._own else frozenset()
+        return LocalContents(self._bases, digests, self._own, self._into)
 
     def _write_table(self, plan: Plan, root: Root, buckets: Buckets, stats: array[int]) -> None:
         if self._known is not None:

@@ -11,6 +11,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from artifact.index import Bucket, Kind, Root, Row, broken
 from artifact.names import MAX_COMPONENT_BYTES, NameTable, check_collisions, check_link, check_targets, fold, reject
 from artifact.table import Entries, Table
@@ -33,9 +35,8 @@ class Known:
     entries: Entries
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One row of the new build, and where it stands.
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """One row of the new build, and where it stands. As small as can be: there is one for each file of a new tree.
 
     Attributes:
         entry: its number among all entries of the new build.
