@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from hotcold.demo.builds import Workpiece
+from hotcold.demo.builds import Code, Workpiece
 from hotcold.demo.files import slow_mark
 from hotcold.demo.load import Count, decode_counts
 from hotcold.demo.slowness import marked, upload
@@ -221,7 +221,7 @@ def root(tmp_path: Path) -> Path:
     """A root whose `hot` is one build."""
     workpiece = Workpiece(tmp_path / "releases" / "1.0~1", FEW_FILES)
     (tmp_path / "artifacts").mkdir()
-    workpiece.pack("1.0", out=tmp_path / "artifacts", is_bad=False)
+    workpiece.pack("1.0", out=tmp_path / "artifacts")
     (tmp_path / "hot").symlink_to("releases/1.0~1")
     return tmp_path
 
@@ -255,7 +255,7 @@ def test_clients_notice_a_bad_build(tmp_path: Path) -> None:
     """The mistake in the build's code shows in every answer, so that a probe finds it."""
     workpiece = Workpiece(tmp_path / "releases" / "1.2-bad~1", FEW_FILES)
     (tmp_path / "artifacts").mkdir()
-    workpiece.pack("1.2-bad", out=tmp_path / "artifacts", is_bad=True)
+    workpiece.pack("1.2-bad", out=tmp_path / "artifacts", code=Code.BROKEN)
     (tmp_path / "hot").symlink_to("releases/1.2-bad~1")
     with serving(tmp_path) as (port, _):
         count = counted(port, lambda count: count.requests >= 10)
