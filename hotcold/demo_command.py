@@ -28,6 +28,7 @@ from hotcold.demo.world import choose_store
 from hotcold.options import person
 
 _INTERRUPTED: Final = 130
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BREATH_S: Final = 1.5
 _ARRIVAL_S: Final = 8.0
 _UNSEEN_BREATH_S: Final = 0.5
@@ -167,7 +168,7 @@ def _parts(show: str | None, *, is_json: bool) -> tuple[str, ...]:
 
 async def _play(shown: Show) -> bool:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return await shown.play(stop)
 
@@ -195,7 +196,19 @@ def _working_directory(given: Path | None) -> Iterator[tuple[Path, Callable[[], 
         raise Failure(f"{error}\nthe logs are in {place / 'logs'}") from error
     finally:
         if not is_kept:
-            shutil.rmtree(place, ignore_errors=True)
+            with _undisturbed():
+                shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody's impatience leave half a directory behind: removing one takes a second or two."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _own_name() -> str:

@@ -22,12 +22,14 @@ from hotcold.demo.rollouts.pages import Pages, open_browser
 from hotcold.demo.rollouts.pipeline import FLEET
 from hotcold.demo.rollouts.story import TITLES
 from hotcold.demo.run import Plan, Run
-from hotcold.demo.screen import draw, plain_line, save_picture, summary
+from hotcold.demo.screen import PICTURE_LINES, draw, plain_line, save_picture, summary
 from hotcold.demo.story import STORY
 from hotcold.demo.world import HOSTS
 from hotcold.terminal import print_plain
 
 _FRAME_S: Final = 0.15
+_LINK_LINES: Final = 5
+"""Above the second screen: the link stays in sight."""
 
 
 class Show:
@@ -102,8 +104,8 @@ class Show:
             click.echo(plain_line(line), err=self._is_json)
 
     def _tell_pages(self, pages: Pages) -> None:
-        """Say where they are, in a line of its own, which stays: it is there to be clicked or copied, never cut."""
-        text = f"\nCheckpoint is up. This link signs you in:\n\n  {pages.link}\n"
+        """Say where they are. The link has a line of its own, to be clicked or copied; 80 columns are enough for it."""
+        text = f"\nCheckpoint is up. This link signs you in, in any browser on this machine:\n\n{pages.link}\n"
         if self._screen.is_terminal:
             self._screen.print(Text(text, "bold"), soft_wrap=True)
         else:
@@ -115,21 +117,23 @@ class Show:
         self._is_second = True
 
     def _drawn(self, lines: int, columns: int) -> RenderableType:
-        if self._act is None or not self._is_second:
+        return self._draw(lines, columns, is_second=self._is_second)
+
+    def _draw(self, lines: int, columns: int, *, is_second: bool) -> RenderableType:
+        if self._act is None or not is_second:
             return draw(self._board, lines=lines, columns=columns)
         act = self._act
-        return rollouts_screen.draw(act.board, act.pages, act.outcome, lines=lines, columns=columns)
+        return rollouts_screen.draw(act.board, act.pages, act.outcome, lines=lines - _LINK_LINES, columns=columns)
 
     async def _show(self) -> None:
+        screen = self._screen
         while True:
             is_second = self._is_second
-            with Live(console=self._screen, auto_refresh=False, vertical_overflow="crop") as live:
-                drawn: RenderableType = Text()
+            with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
                 try:
                     while self._is_second is is_second:
-                        drawn = self._drawn(self._screen.height, self._screen.width)
-                        live.update(drawn, refresh=True)
+                        live.update(self._draw(screen.height, screen.width, is_second=is_second), refresh=True)
                         await asyncio.sleep(_FRAME_S)
-                except asyncio.CancelledError:
-                    live.update(self._drawn(self._screen.height, self._screen.width), refresh=True)
-                    raise
+                finally:
+                    lines = max(screen.height, PICTURE_LINES)  # what is left behind may be scrolled
+                    live.update(self._draw(lines, screen.width, is_second=is_second))

@@ -25,9 +25,10 @@ from hotcold.demo.packing import pack_all
 from hotcold.demo.rollouts.outcome import RolloutFindings, RolloutsOutcome
 from hotcold.demo.rollouts.pages import Pages, serve
 from hotcold.demo.rollouts.pipeline import CUSTOMERS, FLEET, configuration
-from hotcold.demo.rollouts.story import BAD, BUILDS, SPARE, START, RolloutStage, TakenOver, roll_out_bad, roll_out_good
+from hotcold.demo.rollouts.story import BUILDS, SPARE, START, RolloutStage, TakenOver, roll_out_bad, roll_out_good
 from hotcold.demo.stage import Stage, StampedStore
 from hotcold.demo.world import Load, World, start_load, watch_hosts
+from hotcold.terminal import duration
 
 FILE_COUNT: Final = 400
 """Files in each build, at most: here it is about rollouts, not about trees."""
@@ -99,6 +100,7 @@ class Act:
         settings = await run_blocking(load_settings, config)
         self.pages = await serve(world.children, config, world.store)
         self._on_served(self.pages)
+        self.board.say(f"the first rollout begins in {duration(self._wishes.arrival_s)}")
         await asyncio.sleep(self._wishes.arrival_s)
         await self._roll_out(
             RolloutStage(
@@ -150,14 +152,12 @@ class Act:
 
     def hints(self, world: World) -> tuple[str, ...]:
         """What people may try, now that all is up."""
-        build, config = f"{world.files}/{APP}-{SPARE}.json", world.directory / _CONFIG
         return (
-            "# on the pages: lift the lock that the rollback has set, then New rollout, with one of",
-            f"#   {build}",
-            f"#   {world.files}/{APP}-{BAD}.json",
+            "# on the pages: lift the lock that the rollback has set; New rollout of",
+            f"#   {world.files}/{APP}-{SPARE}.json",
             f"export CONSUL_HTTP_ADDR={world.store}",
+            f"{self._wishes.command} fleet --app {APP}",
             f"{self._wishes.command} rollout watch --app {APP}",
-            f"{self._wishes.command} rollout start {build} --app {APP} --config {config} --reason 'my turn'",
         )
 
     async def stop_load(self) -> None:

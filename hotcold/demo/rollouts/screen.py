@@ -18,23 +18,28 @@ from hotcold.demo.rollouts.pages import Pages
 from hotcold.demo.rollouts.pipeline import FLEET
 from hotcold.demo.rollouts.story import BAD
 from hotcold.demo.screen import FEWEST_LINES, count_text, said, top, yes_text
-from hotcold.terminal import STATES, duration, many
+from hotcold.terminal import STATES
 
 _FRAME_LINES: Final = 14
-_SUMMARY_LINES: Final = 7
+_SUMMARY_LINES: Final = 8
+_SECOND_MS: Final = 1000
 
 
 def draw(board: Board, pages: Pages | None, outcome: RolloutsOutcome, *, lines: int, columns: int) -> RenderableType:
     """The screen as it is now, for a terminal of so many lines and columns."""
     is_told = board.step > len(board.steps)
-    taken = _FRAME_LINES + (_SUMMARY_LINES if is_told else 0) + (len(board.hints) + 1 if board.hints else 0)
-    parts: list[RenderableType] = [top(board), Text(), _where(pages), _tiers(board), Text()]
-    parts.append(said(board, max(FEWEST_LINES, lines - taken)))
     style = "cyan" if not is_told else "green" if outcome.is_good else "red"
-    if is_told:
-        parts.append(Panel(summary(outcome), title="summary", title_align="left", border_style=style))
-    if board.hints:
-        parts.append(Text("\n".join(("try:", *(f"  {hint}" for hint in board.hints))), overflow="fold"))
+    room = lines - _FRAME_LINES
+    below: list[RenderableType] = []
+    # Where there is little room, what was said matters most: it has all the figures.
+    if is_told and room >= _SUMMARY_LINES + FEWEST_LINES:
+        below.append(Panel(summary(outcome), title="summary", title_align="left", border_style=style))
+        room -= _SUMMARY_LINES
+    if board.hints and room >= len(board.hints) + 1 + FEWEST_LINES:
+        below.append(Text("\n".join(("try:", *(f"  {hint}" for hint in board.hints))), overflow="fold"))
+        room -= len(board.hints) + 1
+    above = (top(board), Text(), _where(pages), _tiers(board), Text())
+    parts = (*above, said(board, max(FEWEST_LINES, room)), *below)
     return Panel(
         Group(*parts),
         title="[bold]hotcold demo: Checkpoint[/]",
@@ -49,24 +54,20 @@ def draw(board: Board, pages: Pages | None, outcome: RolloutsOutcome, *, lines: 
 
 def summary(outcome: RolloutsOutcome) -> RenderableType:
     """The result, for people."""
-    good, bad = outcome.good, outcome.bad
+    good, bad, count = outcome.good, outcome.bad, outcome.hosts
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     if outcome.steered_by is not None:
         table.add_row("taken over", outcome.steered_by)
-    through = "" if good.took_s is None else f"   {many(outcome.hosts, 'host')} in {duration(good.took_s)}"
-    table.add_row("a good build went all the way", Text.assemble(yes_text(good.finished), through))
-    table.add_row("requests failed by it", Text.assemble(count_text(good.failed), f" of {good.requests:,}"))
-    table.add_row(
-        "a bad build stopped itself",
-        Text.assemble(yes_text(bad.stopped_at is not None), "" if bad.stopped_at is None else f"   {bad.stopped_at}"),
-    )
-    table.add_row("hosts that it reached", f"{bad.hosts_reached} of {outcome.hosts}")
-    table.add_row("found out, and all back", f"{_span(bad.detect_ms)}, and {_span(bad.rollback_ms)} later")
-    table.add_row(
-        "requests failed by it",
-        Text.assemble(f"{bad.failed:,} of {bad.requests:,}   on other hosts ", count_text(bad.failed_elsewhere)),
-    )
+    took = "" if good.took_s is None else f"   {count} hosts in {good.took_s:.0f} s"
+    table.add_row("a good build went all the way", Text.assemble(yes_text(good.finished), took))
+    table.add_row("   requests failed", Text.assemble(count_text(good.failed), f" of {good.requests:,}"))
+    where = "" if bad.stopped_at is None else f"   {bad.stopped_at}, on {bad.hosts_reached} of {count} hosts"
+    table.add_row("a bad build stopped itself", Text.assemble(yes_text(bad.stopped_at is not None), where))
+    found = f"{_span(bad.detect_ms)} after its first customers"
+    table.add_row("   found out; all back", f"{found}; {_span(bad.rollback_ms)} later")
+    elsewhere = Text.assemble(f"{bad.failed:,} of {bad.requests:,}   elsewhere ", count_text(bad.failed_elsewhere))
+    table.add_row("   requests failed", elsewhere)
     return table
 
 
@@ -99,4 +100,6 @@ def _host(view: HostView) -> Text:
 
 
 def _span(span_ms: float | None) -> str:
-    return "not measured" if span_ms is None else duration(span_ms / 1000)
+    if span_ms is None:
+        return "not measured"
+    return f"{span_ms:.0f} ms" if span_ms < _SECOND_MS else f"{span_ms / _SECOND_MS:.1f} s"
