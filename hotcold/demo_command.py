@@ -167,10 +167,16 @@ def _parts(show: str | None, *, is_json: bool) -> tuple[str, ...]:
 
 
 async def _play(shown: Show) -> bool:
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in _ENDING:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return await shown.play(stop)
+        loop.add_signal_handler(number, stop.set)
+    try:
+        return await shown.play(stop)
+    finally:
+        # What is left is to remove the directory, which takes a second or two: impatience must not leave half of it.
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -196,19 +202,7 @@ def _working_directory(given: Path | None) -> Iterator[tuple[Path, Callable[[], 
         raise Failure(f"{error}\nthe logs are in {place / 'logs'}") from error
     finally:
         if not is_kept:
-            with _undisturbed():
-                shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let nobody's impatience leave half a directory behind: removing one takes a second or two."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _own_name() -> str:
