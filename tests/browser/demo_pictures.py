@@ -1,24 +1,33 @@
 """Owns the picture of the demo's pages in `docs/images`: `python -m tests.browser.demo_pictures` draws it anew.
 
-With a directory as an argument it leaves there what the pages look like all through the demo, to be looked at.
+With a directory as an argument, it also leaves there what the pages look like at each turn of the demo.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.async_api import Page
-
-from tests.browser.browsing import chromium, visitor
+from tests.browser.browsing import PHONE, chromium, visitor
 from tests.browser.pictures import IMAGES
 
-EVERY_S = 4.0
+TURNS = {
+    "rollout 1": "/rollouts/1",
+    "canary to 100 %: 2 hosts": "/rollouts/1",
+    "prod to 25 %": "/",
+    "2.1 runs on all": "/",
+    "rollout 2": "/rollouts/2",
+    "canary-2: a client": "/rollouts/2",
+    "2.2-no-yen stopped itself": "/rollouts/2",
+}
+"""What the demo says, and the page to look at then."""
+PICTURE = "demo-checkpoint.png"
 
 
 @asynccontextmanager
@@ -28,6 +37,7 @@ async def demo(directory: Path) -> AsyncIterator[tuple[str, asyncio.StreamReader
         *(sys.executable, "-m", "hotcold", "demo", "--show=checkpoint", "--stay", "--no-browser"),
         f"--dir={directory / 'demo'}",
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "SUDO_USER": "anna"},  # whom the pictures name as the commander
     )
     assert process.stdout is not None
     try:
@@ -42,42 +52,36 @@ async def demo(directory: Path) -> AsyncIterator[tuple[str, asyncio.StreamReader
 
 
 async def main() -> None:
-    """Draw the bad rollout when it was stopped; or, with a directory, everything on the way."""
-    seen = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    """Draw the bad rollout as soon as it has stopped itself."""
+    turns = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(prefix="hc-") as directory:
         async with demo(Path(directory)) as (link, said), chromium() as browser:
             url = "{0.scheme}://{0.netloc}".format(urlsplit(link))
-            async with visitor(browser, url, color_scheme="light") as who, asyncio.TaskGroup() as group:
-                page = who.page
-                await page.goto(link)
-                looking = group.create_task(_look(page, seen)) if seen is not None else None
+            async with (
+                visitor(browser, url, color_scheme="light") as who,
+                visitor(browser, url, color_scheme="dark", **PHONE) as phone,
+            ):
+                for each in (who, phone):
+                    await each.page.goto(link)
+                number = 0
                 async for line in said:
-                    sys.stdout.write(line.decode())
-                    if b"step 3 of 3" in line and seen is None:
+                    text = line.decode()
+                    sys.stdout.write(text)
+                    path = next((path for word, path in TURNS.items() if word in text), None)
+                    if path is not None and turns is not None:
+                        number += 1
+                        for each, name in ((who, "desktop"), (phone, "phone")):
+                            await each.open(path)
+                            await each.live()
+                            await each.page.screenshot(path=turns / f"{number:02}-{name}.png", full_page=True)
+                    if "until Ctrl-C" in text:
                         break
-                    if b"until Ctrl-C" in line:
-                        break
-                if looking is not None:
-                    looking.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await looking
-                await page.goto(f"{url}/rollouts/2") if seen is not None else None
-                if seen is None:
-                    async for line in said:
-                        if b"until Ctrl-C" in line:
-                            break
-                    await page.goto(f"{url}/rollouts/2")
-                    await page.set_viewport_size({"width": 1200, "height": 1000})
-                    await who.live()
-                    await page.screenshot(path=IMAGES / "demo-checkpoint.png")
-
-
-async def _look(page: Page, seen: Path) -> None:
-    number = 0
-    while True:
-        number += 1
-        await page.screenshot(path=seen / f"{number:02}.png", full_page=True)
-        await asyncio.sleep(EVERY_S)
+                page = await who.open("/")
+                await page.set_viewport_size({"width": 1200, "height": 890})
+                await who.live()
+                await page.screenshot(path=IMAGES / PICTURE)
+                for each in (who, phone):
+                    each.assert_clean()
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ import pytest
 
 from hotcold.demo.rollouts.pipeline import FLEET
 
-PATIENCE_S = 200.0
+PATIENCE_S = 300.0
 FEW_FILES = 300
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
