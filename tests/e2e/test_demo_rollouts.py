@@ -163,7 +163,9 @@ def test_both_rollouts_are_seen_on_the_pages(place: Path, demo: Demo) -> None:
             seen |= {(number, name) for name in (shown["phase"], *current)}
             assert shown["build"] in visitor.page(f"/rollouts/{number}")
         time.sleep(0.2)  # looks, waits for nothing
-    assert {(1, "staging to 100 %"), (1, "canary to 100 %"), (1, "prod to 50 %"), (2, "canary to 100 %")} <= seen
+    # A stalled machine may hide some steps from who looks now and then; the audit has them all.
+    assert len({step for number, step in seen if number == 1}) >= 3
+    assert len({step for number, step in seen if number == 2}) >= 2
     assert not {(1, "paused"), (1, "rolled_back"), (2, "prod to 10 %")} & seen
     hosts = visitor.api("/api/hosts")["hosts"]
     assert {(host["tier"], host["host"]) for host in hosts} == {(tier, each) for tier in FLEET for each in FLEET[tier]}
@@ -172,6 +174,10 @@ def test_both_rollouts_are_seen_on_the_pages(place: Path, demo: Demo) -> None:
     assert "rolled back" in train
     assert "Locked" in train
     said = [record["message"] for record in visitor.api("/api/audit")["records"]]
+    ordered = [message.partition(" is ordered")[0] for message in reversed(said) if " is ordered" in message]
+    first = ["staging to 100 %", "dogfood to 100 %", "canary to 100 %"]
+    prod = [f"prod to {percent} %" for percent in (10, 25, 50, 75, 100)]
+    assert ordered == [*first, *prod, *first]
     assert any("smoke test passed" in message for message in said)
     assert any("2.2-no-yen is rolled back" in message and "failed-requests" in message for message in said)
 
