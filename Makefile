@@ -1,6 +1,6 @@
 # The first command on a fresh checkout may be any of these; each sets up what it needs, in .venv.
 #
-#   make demo    the whole main job on this machine; ARGS="--once --json" for one JSON object
+#   make demo    the whole main job on this machine, then Checkpoint; ARGS="--once --json" for one JSON object of the job
 #   make test    all tests; ARGS="-k swap" for some
 #   make faults  the tests of kills, failing calls and power loss at full size, with a tally; ARGS as for test; hours
 #   make check   formatting, lint, types, import rules

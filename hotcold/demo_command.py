@@ -1,4 +1,4 @@
-"""Owns `hotcold demo`: its options, its screen or lines, its exit status; leaves everything shown to `hotcold.demo`."""
+"""Owns `hotcold demo`: its options and its exit status; leaves all that is shown, and how, to `hotcold.demo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,36 +16,56 @@ from typing import Final, Literal
 import click
 import msgspec
 from rich.console import Console
-from rich.live import Live
 
 from artifact import ConfigError, HotcoldError
 from hotcold.command import Command, Failure
-from hotcold.demo.board import Board
 from hotcold.demo.builds import FILE_COUNT
-from hotcold.demo.outcome import Outcome
-from hotcold.demo.run import Plan, Run
-from hotcold.demo.screen import draw, plain_line, save_picture, summary
-from hotcold.demo.story import STORY
-from hotcold.demo.world import HOSTS, choose_store
-from hotcold.terminal import print_plain
+from hotcold.demo.rollouts.act import Wishes
+from hotcold.demo.rollouts.pages import NEEDS, can_be_served, has_desktop
+from hotcold.demo.run import Plan
+from hotcold.demo.showing import Show
+from hotcold.demo.world import choose_store
+from hotcold.options import person
 
 _INTERRUPTED: Final = 130
-_FRAME_S: Final = 0.15
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BREATH_S: Final = 1.5
+_ARRIVAL_S: Final = 8.0
 _UNSEEN_BREATH_S: Final = 0.5
 
 
 @click.command(
     cls=Command,
-    examples=["hotcold demo", "hotcold demo --once --json", "hotcold demo --store embedded --once --svg demo.svg"],
+    examples=[
+        "hotcold demo",
+        "hotcold demo --once --json",
+        "hotcold demo --show checkpoint --stay",
+        "hotcold demo --store embedded --show job --once --svg demo.svg",
+    ],
     exits={
-        0: "all was shown: no request failed or met two builds, the bad build went back, killed agents recovered",
+        0: "all was shown: no request failed or met two builds that was not to, bad builds went back, killed agents "
+        "recovered",
         1: "something of that was not so; the directory with the logs is kept",
         _INTERRUPTED: "interrupted before the end",
     },
 )
-@click.option("--once", is_flag=True, help="End when all was shown, instead of staying up until Ctrl-C.")
+@click.option(
+    "--show",
+    type=click.Choice(["all", "job", "checkpoint"]),
+    help="The main job on three hosts, then Checkpoint's rollouts on nine; or one of them.  "
+    "[default: all; with --json: job]",
+)
+@click.option(
+    "--once/--stay",
+    default=None,
+    help="End when all was shown, or stay up until Ctrl-C.  [default: stay on a terminal, else end]",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object at the end, and all else on stderr.")
+@click.option(
+    "--browser/--no-browser",
+    default=None,
+    help="Open Checkpoint's pages in a browser.  [default: where this terminal is on a desktop]",
+)
 @click.option(
     "--store",
     "wanted_store",
@@ -69,12 +88,14 @@ _UNSEEN_BREATH_S: Final = 0.5
     default=FILE_COUNT,
     show_default=True,
     metavar="N",
-    help="Files in each build.",
+    help="Files in each build; at most 400 in those of the rollouts.",
 )
 def demo(
     *,
-    once: bool,
+    show: Literal["all", "job", "checkpoint"] | None,
+    once: bool | None,
     is_json: bool,
+    browser: bool | None,
     wanted_store: Literal["auto", "consul", "embedded"],
     directory: Path | None,
     picture: Path | None,
@@ -82,67 +103,80 @@ def demo(
 ) -> None:
     """Show everything on this machine, with nothing to set up.
 
-    A store, an artifact server, and three hosts: on each a real agent, and an app whose workers serve HTTP out of
-    `hot`, under constant load. Builds are deployed, one of them bad, rolled back, and agents killed in the middle.
-    Every request checks that all it read came from one build.
+    First the main job: a store, an artifact server, and three hosts: on each a real agent, and an app whose workers
+    serve HTTP out of `hot`, under constant load. Builds are deployed, one of them bad, rolled back, and agents killed
+    in the middle. Every request checks that all it read came from one build.
+
+    Then Checkpoint, in a browser: nine hosts from staging to production. A good build goes all the way, and a bad one,
+    which no probe finds, is stopped by what its customers meet.
     """
     screen = Console(stderr=is_json, highlight=False)
     consul = choose_store(wanted_store)
+    parts = _parts(show, is_json=is_json)
+    is_unattended = not screen.is_terminal
+    breath_s = _UNSEEN_BREATH_S if is_unattended else _BREATH_S
     with _working_directory(directory) as (place, keep):
         plan = Plan(
             directory=place,
             consul=consul,
-            is_once=once,
+            shows_job="job" in parts,
+            is_once=is_unattended if once is None else once,
             file_count=file_count,
-            breath_s=_BREATH_S if screen.is_terminal else _UNSEEN_BREATH_S,
+            breath_s=breath_s,
             environment=os.environ,
             command=_own_name(),
         )
-        is_told, outcome = asyncio.run(_run(plan, screen, picture, is_json=is_json))
+        wishes = Wishes(
+            file_count=file_count,
+            breath_s=breath_s,
+            arrival_s=breath_s if is_unattended else _ARRIVAL_S,
+            person=person(),
+            command=plan.command,
+        )
+        is_opened = not is_unattended and has_desktop(os.environ) if browser is None else browser
+        shown = Show(plan, wishes if "checkpoint" in parts else None, screen, is_json=is_json, opens_browser=is_opened)
+        is_told = asyncio.run(_play(shown))
+        if is_json:
+            click.echo(msgspec.json.encode(shown.result))
+        if picture is not None:
+            shown.save_picture(picture)
         if not is_told:
             click.echo("interrupted; nothing is left running", err=True)
             sys.exit(_INTERRUPTED)
-        if not outcome.is_good:
+        if not is_json:
+            shown.print_summary()
+        if not shown.run.is_good:
             keep()
             raise Failure(f"not all that was promised held; the logs are in {place / 'logs'}")
 
 
-async def _run(plan: Plan, screen: Console, picture: Path | None, *, is_json: bool) -> tuple[bool, Outcome]:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    is_live = screen.is_terminal
-    board = Board(
-        [step.title for step in STORY],
-        HOSTS,
-        clock=time.monotonic,
-        told=lambda line: None if is_live else click.echo(plain_line(line), err=is_json),
-    )
-    run = Run(plan, board)
-    showing = asyncio.create_task(_show(board, screen), name="screen") if is_live else None
+def _parts(show: str | None, *, is_json: bool) -> tuple[str, ...]:
+    """What is played.
+
+    Raises:
+        ConfigError: something that cannot be was asked for.
+    """
+    wanted = {"all": ("job", "checkpoint"), "job": ("job",), "checkpoint": ("checkpoint",)}
+    parts = wanted[show or ("job" if is_json else "all")]
+    if "checkpoint" not in parts or can_be_served():
+        return parts
+    if show is not None:
+        raise ConfigError(NEEDS)
+    click.echo(f"Checkpoint is not shown: {NEEDS}", err=True)
+    return ("job",)
+
+
+async def _play(shown: Show) -> bool:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in _ENDING:
+        loop.add_signal_handler(number, stop.set)
     try:
-        is_told = await run.run(stop)
+        return await shown.play(stop)
     finally:
-        if showing is not None:
-            showing.cancel()
-            await asyncio.wait([showing])
-        if is_json:
-            click.echo(msgspec.json.encode(run.outcome))
-    if picture is not None:
-        save_picture(board, picture)
-    if is_told and not is_json and not is_live:
-        print_plain(summary(run.outcome))
-    return is_told, run.outcome
-
-
-async def _show(board: Board, screen: Console) -> None:
-    with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
-        try:
-            while True:
-                live.update(draw(board, lines=screen.height, columns=screen.width), refresh=True)
-                await asyncio.sleep(_FRAME_S)
-        finally:
-            live.update(draw(board, lines=screen.height, columns=screen.width), refresh=True)
+        # What is left is to remove the directory, which takes a second or two: impatience must not leave half of it.
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

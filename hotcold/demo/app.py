@@ -34,6 +34,8 @@ SAMPLED_COUNT: Final = 12
 """Files that one request reads, spread over the tree."""
 INDEX: Final = "shop/index.json"
 HANDLER: Final = "shop/handler.py"
+CURRENCY: Final = "EUR"
+"""What is paid in by whoever does not say so, as in `GET /?currency=JPY`."""
 
 _BACKLOG_COUNT: Final = 1024
 _IDLE_S: Final = 0.2
@@ -42,8 +44,9 @@ _CLIENT_TIMEOUT_S: Final = 10.0
 _REQUEST_BYTES: Final = 16 * 1024
 _CONTENT_LENGTH: Final = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 _EXPECTS: Final = re.compile(rb"^expect: *100-continue", re.IGNORECASE | re.MULTILINE)
+_CURRENCY: Final = re.compile(rb"^[A-Z]+ /\?currency=([A-Z]{3}) ")
 
-Page = Callable[[Callable[[str], bytes], list[str]], dict[str, str]]
+Page = Callable[[Callable[[str], bytes], list[str], str], dict[str, Any]]
 
 
 def main() -> None:
@@ -146,40 +149,43 @@ def _supervise(worker: Worker, count: int) -> int:
 def _answer(connection: socket.socket, tree: int) -> None:
     connection.settimeout(_CLIENT_TIMEOUT_S)
     try:
-        if not _read_request(connection):
+        head = _read_request(connection)
+        if head is None:
             return
-        status, document = _page(tree)
+        asked = _CURRENCY.match(head)
+        status, document = _page(tree, CURRENCY if asked is None else asked[1].decode())
         body = json.dumps(document).encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+        fields = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(fields.encode() + b"Connection: close\r\n\r\n" + body)
     except (OSError, ValueError):  # the client went away; its loss, which it counts itself
         return
 
 
-def _read_request(connection: socket.socket) -> bool:
+def _read_request(connection: socket.socket) -> bytes | None:
+    """The head of a request that has come whole; None: the client went away."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) < _REQUEST_BYTES:
         received = connection.recv(_REQUEST_BYTES)
         if not received:
-            return False
+            return None
         request += received
     head, _, body = request.partition(b"\r\n\r\n")
     found = _CONTENT_LENGTH.search(head)
     if found is None:
-        return True
+        return head
     if _EXPECTS.search(head):
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     missing_bytes = min(int(found[1]), _REQUEST_BYTES) - len(body)
     while missing_bytes > 0:
         received = connection.recv(missing_bytes)
         if not received:
-            return False
+            return None
         missing_bytes -= len(received)
-    return True
+    return head
 
 
-def _page(tree: int) -> tuple[str, dict[str, Any]]:
-    """The answer: for each file that was read, which build it says it is of."""
+def _page(tree: int, currency: str) -> tuple[str, dict[str, Any]]:
+    """The answer: a price, and for each file that was read, which build it says it is of."""
     release = str(Path(f"/proc/self/fd/{tree}").readlink())
 
     def read(name: str) -> bytes:
@@ -190,10 +196,11 @@ def _page(tree: int) -> tuple[str, dict[str, Any]]:
         index = json.loads(read(INDEX))
         page = _code(f"{release}/{HANDLER}", read(HANDLER))
         names = random.sample(index["stamped"], SAMPLED_COUNT)
-        builds = {INDEX: index["build"], **page(read, names)}
+        shown = page(read, names, currency)
+        builds = {INDEX: index["build"], **shown["builds"]}
     except Exception as error:  # noqa: BLE001 - whatever a build's own code raises is a 500, as in any app server
         return "500 Internal Server Error", {"error": f"{type(error).__name__}: {error}", "release": release}
-    return "200 OK", {"release": release, "pid": os.getpid(), "builds": builds}
+    return "200 OK", {"release": release, "pid": os.getpid(), "price": shown["price"], "builds": builds}
 
 
 @lru_cache(maxsize=8)

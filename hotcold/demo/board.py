@@ -66,6 +66,9 @@ class Board:
         hosts: their names.
         clock: monotonic seconds.
         told: called with each line as it is said.
+
+    Attributes:
+        count_lines: how often clients have told what they got.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Board:
         self.lines: deque[Line] = deque(maxlen=_REMEMBERED_COUNT)
         self.outcome: Outcome | None = None
         self._clock = clock
+        self.count_lines = 0
         self._told = told
         self._started_s = clock()
         self._counted_s = self._started_s
@@ -119,6 +123,7 @@ class Board:
 
     def count(self, counts: Mapping[str, Count]) -> None:
         """Take in what clients got so far."""
+        self.count_lines += 1
         now_s = self._clock()
         passed_s = max(now_s - self._counted_s, 0.001)
         self._counted_s = now_s

@@ -14,6 +14,7 @@ import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -33,28 +34,52 @@ _MOST_BYTES: Final = 512 * 1024
 _LEVEL: Final = 3
 _SEED: Final = 20260101
 
-_GOOD: Final = '''\
-"""The shop's page: of every file that it shows, the build that the file was part of."""
+_PAGE: Final = '''\
+"""The shop's page: a price, and of every file that it shows, the build that the file was part of."""
 
 BUILD = "{build_id}"
+RATES = {rates}
 
 
-def page(read, names):
-    return {{"{handler}": BUILD, **{{name: stamp_of(read(name)) for name in names}}}}
+def page(read, names, currency):
+    builds = {{"{handler}": BUILD, **{{name: stamp_of(read(name)) for name in names}}}}
+    return {{"price": round(19.9 * RATES[currency], 2), "builds": builds}}
 
 
 def stamp_of(content):
     return content.rpartition(b"build: ")[2].strip().decode()
 '''
-_BAD: Final = '''\
+_BROKEN: Final = '''\
 """The shop's page, refactored."""
 
 BUILD = "{build_id}"
+RATES = {rates}
 
 
-def page(read, names):
-    return {{"{handler}": BUILD, **{{name: stamp_of(read(name), currency) for name in names}}}}
+def page(read, names, currency):
+    builds = {{"{handler}": BUILD, **{{name: stamp_of(read(name)) for name in names}}}}
+    return {{"price": price(currency), "builds": builds}}
 '''
+_RATES: Final = {"EUR": 1.0, "USD": 1.09, "JPY": 163.5}
+
+
+class Code(Enum):
+    """What a build's own code is like.
+
+    Attributes:
+        BROKEN: has a mistake that shows in every answer, once it runs.
+        WITHOUT_YEN: has one that shows only to customers who pay in yen. No probe does.
+    """
+
+    GOOD = "good"
+    BROKEN = "broken"
+    WITHOUT_YEN = "without yen"
+
+    def source(self, build_id: str) -> str:
+        """The handler of a build."""
+        rates = {name: rate for name, rate in _RATES.items() if self is not Code.WITHOUT_YEN or name != "JPY"}
+        page = _BROKEN if self is Code.BROKEN else _PAGE
+        return page.format(build_id=build_id, handler=HANDLER, rates=json.dumps(rates))
 
 
 class Workpiece:
@@ -80,21 +105,26 @@ class Workpiece:
         self._originals = {name: (tree / name).read_bytes() for name in self._changed}
 
     def pack(
-        self, build_id: str, *, out: Path, is_bad: bool, on_progress: Callable[[float], None] = lambda _share: None
+        self,
+        build_id: str,
+        *,
+        out: Path,
+        code: Code = Code.GOOD,
+        on_progress: Callable[[float], None] = lambda _share: None,
     ) -> Manifest:
         """Turn the tree into build `build_id` and pack it into the directory `out`.
 
         Args:
             build_id: stands in every changed file afterwards.
             out: where artifact and manifest go.
-            is_bad: let the build's code have a mistake that shows only when it runs.
+            code: what the build's code is like.
             on_progress: told now and then which share is packed.
 
         Raises:
             HotcoldError: as `artifact.pack.pack`.
             OSError: the tree cannot be written.
         """
-        self._change(build_id, is_bad=is_bad)
+        self._change(build_id, code)
         created = datetime.now(UTC).isoformat(timespec="seconds")
 
         def note(progress: PackProgress) -> None:
@@ -103,7 +133,7 @@ class Workpiece:
 
         return pack(self._tree, app=APP, build_id=build_id, out=out, created=created, on_progress=note, level=_LEVEL)
 
-    def _change(self, build_id: str, *, is_bad: bool) -> None:
+    def _change(self, build_id: str, code: Code) -> None:
         for name, original in self._originals.items():
             (self._tree / name).write_bytes(original + f"\n# build: {build_id}\n".encode())
         added = self._tree / "shop" / "assets"
@@ -113,7 +143,7 @@ class Workpiece:
             (added / f"{build_id}-{number}.txt").write_text(f"asset {number}\nbuild: {build_id}\n")
         stamped = [*self._changed, *(f"shop/assets/{path.name}" for path in added.iterdir())]
         (self._tree / INDEX).write_text(json.dumps({"build": build_id, "stamped": sorted(stamped)}))
-        (self._tree / HANDLER).write_text((_BAD if is_bad else _GOOD).format(build_id=build_id, handler=HANDLER))
+        (self._tree / HANDLER).write_text(code.source(build_id))
 
 
 def _install(tree: Path, file_count: int) -> Iterator[str]:

@@ -46,8 +46,8 @@ class Child:
         while line := await self._stdout.readline():
             yield line
 
-    async def first_line(self) -> str:
-        """Its first line, by which it says that it is ready.
+    async def line(self) -> str:
+        """Its next line; the first one says that it is ready.
 
         Raises:
             DemoFailed: it ended, or said nothing in time.

@@ -71,6 +71,7 @@ class Host:
 
     Attributes:
         name: in orders, reports and on the screen.
+        tier: that it belongs to.
         root: with `hot`, `cold` and `releases/`.
         socket: the agent's status socket.
         pause: while this file exists, the app takes no requests from clients.
@@ -79,8 +80,9 @@ class Host:
         agent: the agent's process; None before it has started.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *, tier: str = TIER) -> None:
         self.name = name
+        self.tier = tier
         self.root = directory / APP
         self.socket = directory / "agent.sock"
         self.pause = directory / "paused"
@@ -104,12 +106,12 @@ class Host:
         command = ["-m", "hotcold.demo.app", "--root", str(self.root)]
         command += ["--pause", str(self.pause), "--warming", str(self.warming)]
         app = await children.start(f"app-{self.name}", [sys.executable, *command], is_read=True)
-        ports = json.loads(await app.first_line())
+        ports = json.loads(await app.line())
         self.port = ports["port"]
         self.config.write_text(
             _CONFIG.format(
                 app=_toml(APP),
-                tier=_toml(TIER),
+                tier=_toml(self.tier),
                 host=_toml(self.name),
                 root=_toml(str(self.root)),
                 state_dir=_toml(str(self._state)),

@@ -32,14 +32,16 @@ class Flip:
 
 
 class Lookout:
-    """Looks about once a millisecond while it is entered.
+    """Looks about once a millisecond while it is entered, unless it is told to look less often.
 
     Args:
         links: for each host its link `hot`, which need not exist yet.
+        pause_s: between two looks.
     """
 
-    def __init__(self, links: Mapping[str, Path]) -> None:
+    def __init__(self, links: Mapping[str, Path], *, pause_s: float = _PAUSE_S) -> None:
         self._links = links
+        self._pause_s = pause_s
         self._seen: dict[str, str | None] = {}
         self._flips: list[Flip] = []
         self._ambushes: list[tuple[Callable[[], bool], Callable[[], None]]] = []
@@ -64,7 +66,7 @@ class Lookout:
         self._ambushes.append((condition, strike))
 
     def _look_until_end(self) -> None:
-        while not self._end.wait(_PAUSE_S):
+        while not self._end.wait(self._pause_s):
             for host, link in self._links.items():
                 target = _target(link)
                 if target is not None and target != self._seen[host]:

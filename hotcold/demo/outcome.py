@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from hotcold.demo.load import Count
+from hotcold.demo.rollouts.outcome import RolloutsOutcome
 
 StoreKind = Literal["consul", "embedded"]
 
@@ -32,6 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         rollback_ms: the same for the rollback.
         recovered_after_kill: agents that were killed with -9 in the middle of a deploy finished it.
         bad_build_reverted: every host swapped the bad build in, and by itself back.
+        checkpoint: what the rollouts have shown; absent where they were not asked for.
     """
 
     store: StoreKind
@@ -43,10 +45,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     rollback_ms: Spread
     recovered_after_kill: bool
     bad_build_reverted: bool
+    checkpoint: RolloutsOutcome | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_good(self) -> bool:
-        """Whether all that was promised held."""
+        """Whether all that was promised held, but for the rollouts."""
         is_served = self.requests > 0 and self.failed == 0 and self.mixed == 0
         return is_served and self.recovered_after_kill and self.bad_build_reverted
 
@@ -60,7 +63,7 @@ class Findings:
     recovered_after_kill: bool = False
     bad_build_reverted: bool = False
 
-    def outcome(self, store: StoreKind, counts: Iterable[Count]) -> Outcome:
+    def outcome(self, store: StoreKind, counts: Iterable[Count], rollouts: RolloutsOutcome | None = None) -> Outcome:
         """The result so far, with what clients got from each host."""
         counts = list(counts)
         return Outcome(
@@ -73,6 +76,7 @@ class Findings:
             rollback_ms=_spread(self.rollback_s),
             recovered_after_kill=self.recovered_after_kill,
             bad_build_reverted=self.bad_build_reverted,
+            checkpoint=msgspec.UNSET if rollouts is None else rollouts,
         )
 
 

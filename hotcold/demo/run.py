@@ -1,29 +1,35 @@
-"""Owns one run of the demo from the first process to the last: set-up, story, staying up, orderly end.
+"""Owns one run of the demo from the first process to the last: set-up, both parts, staying up, orderly end.
 
-What is told is left to `hotcold.demo.story`, what is up to `hotcold.demo.world`, looks to `hotcold.demo.screen`.
+What is told is left to `hotcold.demo.story` and `hotcold.demo.rollouts`, what is up to `hotcold.demo.world`, looks to
+`hotcold.demo.screen`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agent.blocking import run_blocking
 from artifact import HotcoldError
 from fleet import consul_settings
-from hotcold.demo.board import Board, Doing
-from hotcold.demo.builds import APP, Workpiece
+from hotcold.demo.board import Board
+from hotcold.demo.builds import APP
 from hotcold.demo.children import Children
 from hotcold.demo.host import TIER
 from hotcold.demo.lookout import Lookout
 from hotcold.demo.outcome import Findings, Outcome, StoreKind
-from hotcold.demo.story import BAD, BUILDS, CHANGE, Stage, StampedStore, tell
+from hotcold.demo.packing import pack_all
+from hotcold.demo.rollouts.act import Act
+from hotcold.demo.stage import StampedStore
+from hotcold.demo.story import BUILDS, CHANGE, JobStage, tell
 from hotcold.demo.world import Load, World, build_world, start_load, watch_hosts
+
+_REFRESH_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,9 @@ class Plan:
     Attributes:
         directory: empty; all that the run writes lies below it.
         consul: the binary to run as store; None: the embedded one.
-        is_once: end when the story has been told.
-        file_count: files in each build.
+        shows_job: play the first part.
+        is_once: end when all has been told.
+        file_count: files in each build of the first part.
         breath_s: after each step of the story.
         environment: of this process.
         command: how people start `hotcold`, for the hints.
@@ -42,6 +49,7 @@ class Plan:
 
     directory: Path
     consul: Path | None
+    shows_job: bool
     is_once: bool
     file_count: int
     breath_s: float
@@ -55,21 +63,38 @@ class Plan:
 
 
 class Run:
-    """One run. `outcome` is right at any moment, also after a failure."""
+    """One run. `outcome` is right at any moment, also after a failure.
 
-    def __init__(self, plan: Plan, board: Board) -> None:
+    Args:
+        plan: what was asked for.
+        board: of the first part.
+        act: the second part; None: it is not played.
+        on_act: told when it begins.
+    """
+
+    def __init__(self, plan: Plan, board: Board, act: Act | None, on_act: Callable[[], None] = lambda: None) -> None:
         self._plan = plan
         self._board = board
+        self._act = act
+        self._on_act = on_act
         self._findings = Findings()
         self._load: Load | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """The result so far."""
-        return self._findings.outcome(self._plan.store_kind, self._board.counts)
+        """The result of the first part so far, and of the second if it is played."""
+        return self._findings.outcome(
+            self._plan.store_kind, self._board.counts, None if self._act is None else self._act.outcome
+        )
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all that was promised held in what was played."""
+        is_job_good = not self._plan.shows_job or self.outcome.is_good
+        return is_job_good and (self._act is None or self._act.outcome.is_good)
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Do everything, and leave no process behind however it ends; whether the story was told to its end.
+        """Do everything, and leave no process behind however it ends; whether all was told to its end.
 
         Args:
             stop: set when somebody has seen enough.
@@ -88,9 +113,7 @@ class Run:
                     if not self._plan.is_once:
                         await self._stay_up(world, stop)
                     watching.cancel()  # the last picture is of hosts that are up
-                    if self._load is not None:
-                        await self._load.stop()
-                    self._board.outcome = self.outcome
+                    await self._end_load()
                     return True
                 finally:
                     telling.cancel()
@@ -106,46 +129,57 @@ class Run:
         children = Children(group, logs, plan.environment)
         stack.push_async_callback(children.aclose)
         world = await build_world(plan.directory, children, plan.consul)
-        watching = group.create_task(watch_hosts(world, board), name="hosts")
+        watching = group.create_task(watch_hosts(world.hosts, board), name="hosts")
         stack.callback(watching.cancel)
         board.say(f"store ({plan.store_kind}), artifact server and three bare hosts are up, below {plan.directory}")
-        await self._pack_all(world.artifacts)
+        if plan.shows_job:
+            await self._show_job(world, group, stack)
+        if self._act is not None:
+            watching.cancel()
+            await self._end_load()
+            self._on_act()
+            watching = await self._act.play(world, group, stack)
+        return world, watching
+
+    async def _show_job(self, world: World, group: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+        plan, board = self._plan, self._board
+        await pack_all(world.artifacts, plan.directory / "tree", BUILDS, plan.file_count, board)
 
         async def load() -> None:
-            self._load = await start_load(world, board, group)
+            self._load = await start_load(world.children, world.hosts, board, group)
 
         store = await stack.enter_async_context(StampedStore(consul_settings({}, {"address": world.store})))
         with Lookout({host.name: host.hot for host in world.hosts}) as lookout:
-            await tell(Stage(world, store, board, self._findings, lookout, load, plan.breath_s))
-        return world, watching
+            await tell(
+                JobStage(
+                    world=world,
+                    store=store,
+                    board=board,
+                    lookout=lookout,
+                    breath_s=plan.breath_s,
+                    findings=self._findings,
+                    start_load=load,
+                )
+            )
 
-    async def _pack_all(self, artifacts: Path) -> None:
-        plan, board = self._plan, self._board
-        board.say(f"packing {len(BUILDS)} builds of {plan.file_count} files")
-        board.doing = Doing("copying files", 0.0)
-        workpiece = await run_blocking(Workpiece, plan.directory / "tree", plan.file_count)
-        sizes = []
-        for number, build in enumerate(BUILDS):
-
-            def show(share: float, number: int = number, build: str = build) -> None:
-                board.doing = Doing(f"packing {build}", (number + share) / len(BUILDS))
-
-            manifest = await run_blocking(workpiece.pack, build, out=artifacts, is_bad=build == BAD, on_progress=show)
-            sizes.append(manifest.size)
-        board.doing = None
-        board.say(
-            f"the builds, {workpiece.size_bytes / 1e6:.0f} MB each ({max(sizes) / 1e6:.0f} MB packed), "
-            "are at the artifact server"
-        )
+    async def _end_load(self) -> None:
+        """Let clients finish what they have asked for; afterwards the counts are complete."""
+        if self._load is not None:
+            await self._load.stop()
+            self._load = None
+            self._board.outcome = self.outcome
+        if self._act is not None:
+            await self._act.stop_load()
 
     async def _stay_up(self, world: World, stop: asyncio.Event) -> None:
-        board = self._board
-        board.hints = _hints(world, self._plan.command)
+        board = self._board if self._act is None else self._act.board
+        board.hints = _hints(world, self._plan.command) if self._act is None else self._act.hints(world)
         board.say("everything stays up, under load, until Ctrl-C", "bold")
         while not stop.is_set():
-            board.outcome = self.outcome
+            if self._act is None:
+                board.outcome = self.outcome
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(_REFRESH_S):
                     await stop.wait()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ PICTURE_LINES: Final = 40
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _FRAME_LINES: Final = 17
 _SUMMARY_LINES: Final = 7
-_FEWEST_LINES: Final = 4
+FEWEST_LINES: Final = 4
 _SPARK_COUNT: Final = 24
 _FEWEST_SPARKS: Final = 4
 _OTHER_COLUMNS: Final = 88
@@ -39,8 +39,8 @@ _BAR_COLUMNS: Final = 30
 def draw(board: Board, *, lines: int, columns: int) -> RenderableType:
     """The screen as it is now, for a terminal of so many lines and columns."""
     taken = _FRAME_LINES + (0 if board.outcome is None else _SUMMARY_LINES) + len(board.hints)
-    room = max(_FEWEST_LINES, lines - taken)
-    parts: list[RenderableType] = [_top(board), _hosts(board, columns), _said(board, room)]
+    room = max(FEWEST_LINES, lines - taken)
+    parts: list[RenderableType] = [top(board), _hosts(board, columns), said(board, room)]
     if board.outcome is not None:
         style = "green" if board.outcome.is_good else "red"
         parts.append(Panel(summary(board.outcome), title="summary", title_align="left", border_style=style))
@@ -71,32 +71,33 @@ def summary(outcome: Outcome) -> RenderableType:
         Text.assemble(
             (f"{outcome.requests:,}", "bold"),
             "   failed ",
-            _count(outcome.failed),
+            count_text(outcome.failed),
             "   of two builds at once ",
-            _count(outcome.mixed),
+            count_text(outcome.mixed),
         ),
     )
     table.add_row("order to hot, a change", _spread(outcome.signal_to_hot_ms))
     table.add_row("order to hot, a rollback", _spread(outcome.rollback_ms))
-    table.add_row("bad build went back by itself", _yes(outcome.bad_build_reverted))
-    table.add_row("agents recovered from kill -9", _yes(outcome.recovered_after_kill))
+    table.add_row("bad build went back by itself", yes_text(outcome.bad_build_reverted))
+    table.add_row("agents recovered from kill -9", yes_text(outcome.recovered_after_kill))
     return table
 
 
-def save_picture(board: Board, path: Path) -> None:
-    """Save the screen as it is now as SVG.
+def save_picture(drawn: Callable[[int, int], RenderableType], path: Path) -> None:
+    """Save as SVG what is drawn for so many lines and columns.
 
     Raises:
         OSError: the file cannot be written.
     """
     with path.open("w", encoding="utf-8") as file:
         paper = Console(record=True, width=PICTURE_COLUMNS, file=io.StringIO(), force_terminal=True, highlight=False)
-        paper.print(draw(board, lines=PICTURE_LINES, columns=PICTURE_COLUMNS))
+        paper.print(drawn(PICTURE_LINES, PICTURE_COLUMNS))
         # The picture must not load fonts from elsewhere; the reader's own will do.
         file.write(re.sub(r"@font-face\s*\{.*?\}\s*", "", paper.export_svg(title="hotcold demo"), flags=re.DOTALL))
 
 
-def _top(board: Board) -> RenderableType:
+def top(board: Board) -> RenderableType:
+    """Steps on the left, what clients got so far on the right."""
     counts = board.counts
     rate = sum(view.rate for view in board.hosts.values())
     numbers = Table.grid(padding=(0, 2))
@@ -104,8 +105,8 @@ def _top(board: Board) -> RenderableType:
     numbers.add_column(justify="right", min_width=10)
     numbers.add_row("requests", Text(f"{sum(count.requests for count in counts):,}", "bold"))
     numbers.add_row("per second", f"{rate:.0f}")
-    numbers.add_row("failed", _count(sum(count.failed for count in counts)))
-    numbers.add_row("of two builds", _count(sum(count.mixed for count in counts)))
+    numbers.add_row("failed", count_text(sum(count.failed for count in counts)))
+    numbers.add_row("of two builds", count_text(sum(count.mixed for count in counts)))
     numbers.add_row("longest wait", duration(max(count.longest_s for count in counts)))
     top = Table.grid(expand=True)
     top.add_column(ratio=1)
@@ -134,7 +135,7 @@ def _hosts(board: Board, columns: int) -> RenderableType:
     table.add_column("requests/s", width=sparks + 5, no_wrap=True)
     table.add_column("failed", justify="right")
     for name, view in board.hosts.items():
-        failed = _count(view.count.failed + view.count.mixed)
+        failed = count_text(view.count.failed + view.count.mixed)
         table.add_row(
             Text(name, "bold"), _agent(view.status), _hot(view.hot), _doing(view.status), _rate(view, sparks), failed
         )
@@ -180,7 +181,8 @@ def _rate(view: HostView, sparks: int) -> Text:
     return Text.assemble((spark.rjust(sparks), "cyan"), f" {view.rate:3.0f}")
 
 
-def _said(board: Board, room: int) -> RenderableType:
+def said(board: Board, room: int) -> RenderableType:
+    """The latest lines, as many as there is room for, and what is being done."""
     lines: Iterable[Line] = list(board.lines)[-(room - (board.doing is not None)) :]
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(style="dim", justify="right", width=8, no_wrap=True)
@@ -194,7 +196,8 @@ def _said(board: Board, room: int) -> RenderableType:
     return table
 
 
-def _count(count: int) -> Text:
+def count_text(count: int) -> Text:
+    """A count of what must not be."""
     return Text(f"{count}", "bold green" if count == 0 else "bold red")
 
 
@@ -204,5 +207,6 @@ def _spread(spread: Spread) -> str:
     return f"{spread.p50:.0f} ms in the middle, {spread.max:.0f} ms at most"
 
 
-def _yes(is_so: bool) -> Text:  # noqa: FBT001 - the answer itself
+def yes_text(is_so: bool) -> Text:  # noqa: FBT001 - the answer itself
+    """Whether something that must be is."""
     return Text("yes", "bold green") if is_so else Text("no", "bold red")

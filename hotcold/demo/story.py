@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
-from artifact.locate import load_manifest, reference
-from checkpoint import Commander, Placed, Wish
-from fleet import ConsulStore
-from hotcold.demo.board import Board
-from hotcold.demo.builds import APP
+from checkpoint import Placed
+from hotcold.demo.builds import APP, Code
 from hotcold.demo.children import DemoFailed
 from hotcold.demo.files import slow_mark
 from hotcold.demo.host import TIER, Host
-from hotcold.demo.lookout import Lookout
 from hotcold.demo.outcome import Findings
 from hotcold.demo.slowness import marked, upload
+from hotcold.demo.stage import STEP_DEADLINE_S, Stage
 from hotcold.demo.verdict import Verdict
-from hotcold.demo.world import World
 from hotcold.status_document import Status
 
 FIRST: Final = "1.0"
@@ -36,116 +29,40 @@ CHANGE: Final = "1.1"
 BAD: Final = "1.2-bad"
 REGRETTED: Final = "1.3"
 LAST: Final = "1.4"
-BUILDS: Final = (FIRST, CHANGE, BAD, REGRETTED, LAST)
+BUILDS: Final = {build: Code.BROKEN if build == BAD else Code.GOOD for build in (FIRST, CHANGE, BAD, REGRETTED, LAST)}
 
-STEP_DEADLINE_S: Final = 120.0
-_LOOK_S: Final = 0.05
 _TOLD_CHARACTERS: Final = 160
 _RESTART_S: Final = 0.3
 """What a service manager takes to notice a dead agent and start it again."""
 
 
-class StampedStore(ConsulStore):
-    """Knows when it last began to write: the moment from which a deploy's time counts."""
-
-    put_at_s = 0.0
-
-    async def put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
-        """As `ConsulStore.put`."""
-        self.put_at_s = time.monotonic()
-        return await super().put(key, value, cas=cas)
-
-
 @dataclass(frozen=True)
-class Stage:
+class JobStage(Stage):
     """What a step works with.
 
     Attributes:
         start_load: lets clients ask all hosts from then on.
-        breath_s: after each step, so that people can follow, and clients meet every build.
     """
 
-    world: World
-    store: StampedStore
-    board: Board
     findings: Findings
-    lookout: Lookout
     start_load: Callable[[], Awaitable[object]]
-    breath_s: float
-
-    @property
-    def hosts(self) -> Sequence[Host]:
-        """All three."""
-        return self.world.hosts
-
-    def artifact(self, build: str) -> Path:
-        """Where the artifact server has it."""
-        return self.world.artifacts / f"{APP}-{build}.tar.zst"
 
     async def deploy(self, build: str) -> float:
         """Order a build for all hosts; the monotonic time of the order."""
-        manifest, location = await load_manifest(f"{self.world.files}/{APP}-{build}.json")
-        wish = Wish(app=APP, tier=TIER, build=reference(manifest, location), reason="the demo", by="the demo")
-        self._say_ordered(await self._commander().deploy(wish))
+        self._say_ordered(await self.order(build))
         return self.store.put_at_s
 
     async def roll_back(self) -> float:
         """Order the build before; the monotonic time of the order."""
-        self._say_ordered(await self._commander().roll_back(APP, TIER, reason="no good after all", by="the demo"))
+        self._say_ordered(await self.commander().roll_back(APP, TIER, reason="no good after all", by="the demo"))
         return self.store.put_at_s
-
-    async def until(self, is_there: Callable[[Host, Status], bool], what: str) -> None:
-        """Wait until every agent says so.
-
-        Raises:
-            DemoFailed: not in time; says what each agent said last.
-        """
-        waiting = list(self.hosts)
-        try:
-            async with asyncio.timeout(STEP_DEADLINE_S):
-                while waiting:
-                    statuses = [(host, self.board.hosts[host.name].status) for host in waiting]
-                    waiting = [host for host, status in statuses if status is None or not is_there(host, status)]
-                    await asyncio.sleep(_LOOK_S)
-        except TimeoutError as error:
-            said = "; ".join(f"{host.name}: {_gist(self.board.hosts[host.name].status)}" for host in waiting)
-            raise DemoFailed(f"not all hosts {what} within {STEP_DEADLINE_S:g} s: {said}") from error
-
-    async def until_all_run(self, build: str) -> None:
-        """Wait until every host serves `build`, proved, to its clients."""
-        await self.until(
-            lambda host, status: runs(status, build) and not host.pause.exists(), f"run {build} and take requests"
-        )
-
-    def flip_times(self, build: str, since_s: float) -> list[float]:
-        """Seconds from `since_s` until each host's `hot` first led to `build`; hosts that never got there are out."""
-        first: dict[str, float] = {}
-        for flip in self.lookout.flips(since_s=since_s):
-            if flip.build == build:
-                first.setdefault(flip.host, flip.at_s - since_s)
-        return list(first.values())
-
-    def _commander(self) -> Commander:
-        return Commander(
-            self.store,
-            now=lambda: datetime.now(UTC),
-            new_salt=lambda: secrets.token_hex(8),
-            pause=asyncio.sleep,
-        )
 
     def _say_ordered(self, placed: Placed) -> None:
         before = placed.before.build.id if placed.before is not None else "nothing"
         self.board.say(f"order {placed.order.serial}: {before} → {placed.order.build.id}", "cyan")
 
 
-def runs(status: Status, build: str) -> bool:
-    """Whether the agent says that it wants `build`, has it, and has proved it."""
-    is_wanted = status.order is not None and status.order.build == build
-    is_hot = status.hot is not None and status.hot.build == build and status.hot.proved
-    return status.state.name == "steady" and is_wanted and is_hot
-
-
-async def deploy_first(stage: Stage) -> None:
+async def deploy_first(stage: JobStage) -> None:
     """Step 1: nothing is there yet."""
     ordered_s = await stage.deploy(FIRST)
     await stage.until_all_run(FIRST)
@@ -153,12 +70,12 @@ async def deploy_first(stage: Stage) -> None:
     await stage.start_load()
 
 
-async def deploy_change(stage: Stage) -> None:
+async def deploy_change(stage: JobStage) -> None:
     """Step 2: a change, under load."""
     await _deploy_measured(stage, CHANGE)
 
 
-async def deploy_bad(stage: Stage) -> None:
+async def deploy_bad(stage: JobStage) -> None:
     """Step 3: every host must swap the bad build in, see that it fails, and go back by itself."""
     ordered_s = await stage.deploy(BAD)
 
@@ -179,7 +96,7 @@ async def deploy_bad(stage: Stage) -> None:
     stage.board.say(f"{first} says why: {_last_attempt(reason)}", "dim")
 
 
-async def roll_back(stage: Stage) -> None:
+async def roll_back(stage: JobStage) -> None:
     """Step 4: a build that is healthy, but that somebody regrets."""
     await _deploy_measured(stage, REGRETTED)
     await asyncio.sleep(stage.breath_s)
@@ -190,7 +107,7 @@ async def roll_back(stage: Stage) -> None:
     stage.board.say(f"hot was {CHANGE} again {_milliseconds(times_s)} after the order", "green")
 
 
-async def kill_agents(stage: Stage) -> None:
+async def kill_agents(stage: JobStage) -> None:
     """Step 5: kill -9 in the middle of a deploy: one agent fetching, one draining, one proving."""
     fetching, draining, proving = stage.hosts
     in_hand, sent = asyncio.Event(), asyncio.Event()
@@ -223,7 +140,7 @@ class _Strike:
     """
 
     def __init__(
-        self, stage: Stage, host: Host, phase: str, condition: Callable[[], bool], end_slowness: Callable[[], None]
+        self, stage: JobStage, host: Host, phase: str, condition: Callable[[], bool], end_slowness: Callable[[], None]
     ) -> None:
         self.phase = phase
         self.found = ""
@@ -258,7 +175,7 @@ class Step:
     """One step of the story."""
 
     title: str
-    play: Callable[[Stage], Awaitable[None]]
+    play: Callable[[JobStage], Awaitable[None]]
 
 
 STORY: Final = (
@@ -270,7 +187,7 @@ STORY: Final = (
 )
 
 
-async def tell(stage: Stage) -> None:
+async def tell(stage: JobStage) -> None:
     """Play all steps.
 
     Raises:
@@ -284,7 +201,7 @@ async def tell(stage: Stage) -> None:
     stage.board.begin(len(STORY) + 1)
 
 
-async def _deploy_measured(stage: Stage, build: str) -> None:
+async def _deploy_measured(stage: JobStage, build: str) -> None:
     ordered_s = await stage.deploy(build)
     await stage.until_all_run(build)
     times_s = stage.flip_times(build, ordered_s)
@@ -310,14 +227,6 @@ def _leads_to(host: Host, build: str) -> bool:
 
 def _milliseconds(times_s: Iterable[float]) -> str:
     return ", ".join(f"{time_s * 1000:.0f}" for time_s in sorted(times_s)) + " ms"
-
-
-def _gist(status: Status | None) -> str:
-    if status is None:
-        return "no answer"
-    hot = status.hot.build if status.hot is not None else "nothing"
-    problem = f", {status.problem.message}" if status.problem is not None else ""
-    return f"{status.state.name}, hot {hot}{problem}"
 
 
 def _last_attempt(reason: str) -> str:

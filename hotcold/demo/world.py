@@ -9,6 +9,7 @@ import asyncio
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -60,7 +61,7 @@ def choose_store(wanted: Literal["auto", "consul", "embedded"]) -> Path | None:
 
 
 async def build_world(directory: Path, children: Children, consul: Path | None) -> World:
-    """Start the store, the artifact server, and three bare hosts.
+    """Start the store, the artifact server, and three bare hosts of production.
 
     Raises:
         DemoFailed: something did not become ready.
@@ -80,17 +81,22 @@ async def build_world(directory: Path, children: Children, consul: Path | None) 
         "embedded" if consul is None else "consul",
         store,
         artifacts,
-        await files.first_line(),
+        await files.line(),
         hosts,
     )
 
 
 @dataclass(frozen=True)
 class Load:
-    """The clients' process, and the task that reads what they count."""
+    """The clients' process, and the task that reads what they count.
+
+    Attributes:
+        address: where it answers for the counts; empty: nowhere.
+    """
 
     process: Child
     reading: asyncio.Task[None]
+    address: str = ""
 
     async def stop(self) -> None:
         """Let clients finish what they have asked for; afterwards the counts are complete."""
@@ -98,29 +104,49 @@ class Load:
         await self.reading
 
 
-async def start_load(world: World, board: Board, group: asyncio.TaskGroup) -> Load:
-    """Let clients ask all hosts from now on; what they get appears on the board."""
-    targets = [f"{host.name}={host.port}" for host in world.hosts]
-    load = await world.children.start("load", [sys.executable, "-m", "hotcold.demo.load", *targets], is_read=True)
+async def start_load(
+    children: Children,
+    hosts: Sequence[Host],
+    board: Board,
+    group: asyncio.TaskGroup,
+    *,
+    options: Sequence[str] = (),
+    is_served: bool = False,
+) -> Load:
+    """Let clients ask the hosts from now on; what they get appears on the board.
+
+    Args:
+        children: starts the clients.
+        hosts: whom they ask.
+        board: of these hosts.
+        group: reads what the clients count.
+        options: of `hotcold.demo.load`.
+        is_served: let an address answer for the counts, too.
+    """
+    targets = [f"{host.name}={host.port}" for host in hosts]
+    serve = ("--serve",) if is_served else ()
+    argv = [sys.executable, "-m", "hotcold.demo.load", *targets, *serve, *options]
+    load = await children.start("load", argv, is_read=True)
+    address = await load.line() if is_served else ""
 
     async def read() -> None:
         async for line in load.lines():
             board.count(decode_counts(line))
 
-    return Load(load, group.create_task(read(), name="counts"))
+    return Load(load, group.create_task(read(), name="counts"), address)
 
 
-async def watch_hosts(world: World, board: Board) -> None:
+async def watch_hosts(hosts: Sequence[Host], board: Board) -> None:
     """Keep the board's view of the agents fresh until cancelled."""
     while True:
-        for host in world.hosts:
+        for host in hosts:
             board.see(host.name, await host.status())
         await asyncio.sleep(_LOOK_S)
 
 
 async def _start_embedded(children: Children) -> str:
     store = await children.start("store", [sys.executable, "-m", "fleet.devserver"], is_read=True, is_needed=True)
-    return await store.first_line()
+    return await store.line()
 
 
 async def _start_consul(children: Children, binary: Path) -> str:

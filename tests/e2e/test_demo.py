@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from hotcold.demo.builds import Workpiece
+from hotcold.demo.builds import Code, Workpiece
 from hotcold.demo.files import slow_mark
 from hotcold.demo.load import Count, decode_counts
 from hotcold.demo.slowness import marked, upload
@@ -115,13 +117,23 @@ def test_it_shows_the_main_job_and_prints_one_object(place: Path, store: str) ->
 
 def test_it_stays_up_until_interrupted(place: Path) -> None:
     """After the story all is still there to be tried; Ctrl-C ends it as a success, and ends everything."""
-    process = demo(place, "--json", "--store=embedded")
+    process = demo(place, "--json", "--stay", "--store=embedded")
     said(process, "until Ctrl-C")
     assert len(processes_of(place)) >= 3 * 5  # an agent, and an app of four processes, on each host
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert json.loads(output)["failed"] == 0
+    assert processes_of(place) == {}
+
+
+def test_without_a_terminal_it_ends_by_itself_and_says_what_it_did(place: Path) -> None:
+    """As in CI: nobody is there to press Ctrl-C."""
+    process = demo(place, "--show=job", "--store=embedded")
+    output, errors = process.communicate(timeout=220)
+    assert process.returncode == 0, errors
+    assert "all three agents went on by themselves" in output
+    assert re.search(r"^bad build went back by itself +yes$", output, re.MULTILINE)
     assert processes_of(place) == {}
 
 
@@ -221,7 +233,7 @@ def root(tmp_path: Path) -> Path:
     """A root whose `hot` is one build."""
     workpiece = Workpiece(tmp_path / "releases" / "1.0~1", FEW_FILES)
     (tmp_path / "artifacts").mkdir()
-    workpiece.pack("1.0", out=tmp_path / "artifacts", is_bad=False)
+    workpiece.pack("1.0", out=tmp_path / "artifacts")
     (tmp_path / "hot").symlink_to("releases/1.0~1")
     return tmp_path
 
@@ -255,12 +267,65 @@ def test_clients_notice_a_bad_build(tmp_path: Path) -> None:
     """The mistake in the build's code shows in every answer, so that a probe finds it."""
     workpiece = Workpiece(tmp_path / "releases" / "1.2-bad~1", FEW_FILES)
     (tmp_path / "artifacts").mkdir()
-    workpiece.pack("1.2-bad", out=tmp_path / "artifacts", is_bad=True)
+    workpiece.pack("1.2-bad", out=tmp_path / "artifacts", code=Code.BROKEN)
     (tmp_path / "hot").symlink_to("releases/1.2-bad~1")
     with serving(tmp_path) as (port, _):
         count = counted(port, lambda count: count.requests >= 10)
     assert count.failed == count.requests
     assert "NameError" in count.first_fault
+
+
+@pytest.fixture
+def root_without_yen(tmp_path: Path) -> Path:
+    """A root whose `hot` is the build that cannot be paid for in yen."""
+    workpiece = Workpiece(tmp_path / "releases" / "2.2-no-yen~1", FEW_FILES)
+    (tmp_path / "artifacts").mkdir()
+    workpiece.pack("2.2-no-yen", out=tmp_path / "artifacts", code=Code.WITHOUT_YEN)
+    (tmp_path / "hot").symlink_to("releases/2.2-no-yen~1")
+    return tmp_path
+
+
+def test_colleagues_and_the_smoke_test_find_no_fault_with_the_build_without_yen(root_without_yen: Path) -> None:
+    """That is why it gets as far as to customers."""
+    with serving(root_without_yen) as (port, _):
+        assert counted(port, lambda count: count.requests >= 100).failed == 0
+        for build, status in (("2.2-no-yen", 0), ("2.1", 1)):
+            smoke_test = subprocess.run(
+                [sys.executable, "-m", "hotcold.demo.rollouts.smoke_test", str(port)],
+                env={**os.environ, "HOTCOLD_BUILD": build},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert smoke_test.returncode == status, smoke_test.stderr
+        assert "serves 2.2-no-yen, not 2.1" in smoke_test.stderr
+
+
+def test_customers_who_pay_in_yen_do(root_without_yen: Path) -> None:
+    """Some requests fail, and the address that a metric asks says as many."""
+    with (
+        serving(root_without_yen) as (port, _),
+        running("hotcold.demo.load", f"web-1={port}", "--serve", "--pause-s=0.005", "--customers", "web-1") as load,
+    ):
+        assert load.stdout is not None
+        address = load.stdout.readline().strip()
+        count = next(
+            count
+            for count in (decode_counts(line.encode())["web-1"] for line in load.stdout)
+            if count.requests >= 200 and count.failed
+        )
+        with urlopen(f"{address}/counts?hosts=web-1,web-2&seconds=3600", timeout=30) as answer:
+            (told,) = json.load(answer)["hosts"]
+        with urlopen(f"{address}/counts?hosts=web-2&seconds=1", timeout=30) as answer:
+            assert json.load(answer) == {"hosts": []}
+        with pytest.raises(HTTPError, match="400"):
+            urlopen(f"{address}/counts?hosts=web-1", timeout=30)
+    assert 0 < count.failed < count.requests / 2
+    assert "KeyError: 'JPY'" in count.first_fault
+    assert told["host"] == "web-1"
+    assert told["total"] >= count.requests
+    assert count.failed <= told["bad"] < told["total"] / 2
 
 
 def test_clients_notice_that_nobody_listens() -> None:
