@@ -103,8 +103,8 @@ async def _end(request: web.Request, site: Site, sign_in: SignIn, flow: Flow) ->
     if found is None:
         _tell(request, site, subject.name, f"{table.shown} gives them no role")
         problem = (
-            f"{table.shown} knows you as {subject.name}, but you have no role here. Ask whoever runs this server, or "
-            f'{table.shown}, to put you into one of the groups that have one ("{table.roles_claim}" in their settings).'
+            f"{table.shown} knows you as {subject.name}, but you have no role here: none of your {table.roles_claim} "
+            "there gives one. Ask whoever runs this server which of them do."
         )
         return form_page(request, flow.following, problem=problem, status=403)
     log.info("signed in", by=subject.name, role=found[0].role.name.lower(), sub=subject.sub)

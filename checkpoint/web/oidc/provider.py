@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from artifact import ConfigError, HotcoldError, Refused, TransientError
+from artifact.httperrors import said
 from checkpoint.web.denials import plain
 from checkpoint.web.oidc.claims import lacks, merged, read_id_token
 from checkpoint.web.oidc.keys import PublicKey, UnknownKey, read_keys, verified
@@ -260,7 +261,7 @@ class Provider:
         except TimeoutError as error:
             raise Unreachable(f"{url} gave no answer within {self._table.timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unreachable(f"{url} cannot be asked: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"{url} cannot be asked: {said(error)}") from error
 
 
 def http_session() -> aiohttp.ClientSession:
