@@ -64,7 +64,7 @@ def read_id_token(payload: bytes, table: OidcTable, *, nonce: str, now_s: float)
     try:
         token = msgspec.json.decode(payload, type=_IdToken)
         claims = msgspec.json.decode(payload, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(f"it is not what an ID token is: {error}") from error
     if token.iss != table.issuer:
         raise _bad(f'its issuer is "{token.iss[:100]}"')
@@ -107,7 +107,7 @@ def merged(claims: Mapping[str, Any], userinfo: bytes) -> dict[str, Any]:
     """
     try:
         more = msgspec.json.decode(userinfo, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(f"the userinfo endpoint gave no claims: {error}", kind="userinfo_invalid") from error
     if more.get("sub") != claims.get("sub"):
         raise Refused("the userinfo endpoint told of somebody else", kind="userinfo_invalid")
@@ -134,7 +134,7 @@ def subject_of(claims: Mapping[str, Any], table: OidcTable) -> Subject:
             kind="no_name",
         )
     # Where anybody may type in any address, an address is nobody's name.
-    if table.name_claim == "email" and claims.get("email_verified") in {False, "false"}:
+    if table.name_claim == "email" and claims.get("email_verified") in (False, "false"):
         raise Refused(f"{table.shown} has not verified that {name} is your address", kind="no_name")
     values = tuple(sorted(values_of(claims, table.roles_claim) & table.roles.keys()))
     return Subject(issuer=table.issuer, client=table.client_id, sub=claims["sub"], name=name, values=values)

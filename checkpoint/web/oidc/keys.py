@@ -83,7 +83,7 @@ def read_keys(body: bytes, where: str) -> tuple[PublicKey, ...]:
     """
     try:
         given = msgspec.json.decode(body, type=_JwkSet).keys
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(f"{where} is no set of keys: {error}", kind="provider_invalid") from error
     found = tuple(key for raw in given[:MAX_KEYS] if (key := _key(bytes(raw))) is not None)
     if not found:
@@ -105,7 +105,7 @@ def verified(token: str, keys: Sequence[PublicKey]) -> bytes:
     registry.max_header_length = 8192  # some providers send a chain of certificates along
     try:
         signed = jws.extract_compact(token.encode(), registry=registry)
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, RecursionError) as error:
         raise _bad(f"it cannot be read ({error})") from error
     header = signed.headers()
     alg, kid = header.get("alg"), header.get("kid")
@@ -114,7 +114,7 @@ def verified(token: str, keys: Sequence[PublicKey]) -> bytes:
     key = _chosen(keys, alg, kid)
     try:
         is_good = jws.validate_compact(signed, key.key, registry=registry)
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, RecursionError) as error:
         raise _bad(f"its signature cannot be checked ({error})") from error
     if not is_good:
         raise _bad("its signature is wrong")
@@ -147,7 +147,7 @@ def _key(raw: bytes) -> PublicKey | None:
             return PublicKey(jwk.kid, jwk.alg, ECKey.import_key(point))
         if jwk.kty == "RSA" and _is_sound(jwk):
             return PublicKey(jwk.kid, jwk.alg, RSAKey.import_key({"kty": "RSA", "n": jwk.n, "e": jwk.e}))
-    except (JoseError, ValueError, KeyError, TypeError):
+    except (JoseError, ValueError, KeyError, TypeError, RecursionError):
         return None  # a provider may have keys that we do not understand beside those that we do
     return None
 

@@ -43,7 +43,7 @@ def read_metadata(body: bytes, table: OidcTable) -> Metadata:
     where = table.issuer.rstrip("/") + DISCOVERY
     try:
         found = msgspec.json.decode(body, type=Metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _lies(f"{where} is no discovery document: {error}; check web.oidc.issuer") from error
     if found.issuer != table.issuer:
         raise _lies(

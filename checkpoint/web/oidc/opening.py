@@ -22,8 +22,8 @@ from checkpoint.web.rights import RETURN_PATH, SIGNED_OUT_PATH
 from checkpoint.web.sealing import Seal
 from checkpoint.web.settings import WebTable
 
-ATTEMPTS_PER_MINUTE: Final = 60
-"""For each address; a whole office may come from one."""
+ATTEMPTS_PER_MINUTE: Final = 120
+"""For each address, and two for each sign-in; a whole company may come from the address of its proxy."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from checkpoint.web.oidc.metadata import with_query
 from checkpoint.web.oidc.opening import ATTEMPTS_PER_MINUTE, SignIn
 from checkpoint.web.rights import SIGNED_OUT_PATH
 from checkpoint.web.signing_in import form_page, give_session, safe_path
-from checkpoint.web.site import Site, site_of
+from checkpoint.web.site import PERSON, Site, site_of
 
 log = structlog.get_logger()
 
@@ -78,6 +78,8 @@ async def come_back(request: web.Request) -> web.Response:
     if not sign_in.attempts.allows(site.identities.client(request)):
         return _too_many(request, "/")
     flow = sign_in.flows.end(_one(request, "state"), request.cookies)
+    if flow is None and PERSON in request:
+        raise web.HTTPSeeOther("/")  # the page was gone back to, and loaded again
     if flow is None:
         _tell(request, site, "nobody", "the sign-in was not begun in this browser, or is over")
         problem = "This sign-in was begun in another browser, more than ten minutes ago, or is over. Begin once more."

@@ -187,7 +187,7 @@ class Provider:
             raise _refusal(self._table, metadata.token_endpoint, status, body)
         try:
             answer = msgspec.json.decode(body, type=_TokenAnswer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _lies(
                 f"{metadata.token_endpoint} gave no ID token: {error}; is `openid` among the scopes?"
             ) from error
@@ -299,7 +299,7 @@ def _refusal(table: OidcTable, url: str, status: int, body: bytes) -> HotcoldErr
         return Unreachable(f"{url} answered {status}: the provider has a fault")
     try:
         told = msgspec.json.decode(body, type=_TokenError)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told = _TokenError()
     why = plain(": ".join(filter(None, (told.error, told.error_description))), 200) or f"it answered {status}"
     if told.error == "invalid_client":
