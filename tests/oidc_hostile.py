@@ -76,7 +76,7 @@ class Hostile:
             "issuer": f'"{self.issuer}"',
             "client_id": '"checkpoint"',
             "roles": '{operators = "admin", lookers = "read"}',
-            "timeout_s": "5",
+            "timeout_s": "20",
         } | more
         lines = "".join(f"{name} = {value}\n" for name, value in facts.items() if value)
         return f'public_url = "{public_url}"\n{before}[web.oidc]\n{lines}'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import random
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,11 +18,19 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from tests.consul_process import free_ports, get, wait_until
+from tests.consul_process import get, wait_until
 from tests.oidc_site import CLIENT_ID, CLIENT_SECRET
 
 ROOT = Path(__file__).resolve().parent.parent
 _READY_S = 60.0
+
+
+def kept_port() -> int:
+    """A port that nobody listens on, and that nobody who asks for a free one is given: it is taken more than once."""
+    while True:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            return int(tried.getsockname()[1])
 
 
 class OidcSite:
@@ -33,7 +43,7 @@ class OidcSite:
     def __init__(self, directory: Path, *, thin: bool = False) -> None:
         self._directory = directory
         self._thin = thin
-        self._port, self.public_port = free_ports(2)
+        self._port, self.public_port = kept_port(), kept_port()
         # Another site than 127.0.0.1 to a browser, as a provider is.
         self.issuer = f"http://localhost:{self._port}/o"
         self.public_url = f"http://127.0.0.1:{self.public_port}"

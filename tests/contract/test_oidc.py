@@ -339,7 +339,7 @@ async def test_without_the_provider_those_who_are_in_go_on(site: OidcSite, tmp_p
             client, late = web.client(), web.client()
             async with asyncio.timeout(60):
                 while (await client.get("/sign-in/oidc")).status == 503:  # noqa: ASYNC110 - told, for some seconds
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1.0)
             await sign_in(web, client, somebody(web, "dora"))
             back = path_of(web, await somebody(web, "rita").go(await begin(late)))
             await _off_loop(site.kill)

@@ -456,7 +456,7 @@ async def test_a_discovery_document_that_does_not_come(
 ) -> None:
     """Many press at once: the provider is asked once, and all are told."""
     provider.answers[DISCOVERY] = handler
-    async with world_of(provider, tmp_path, timeout_s="0.5" if handler is _hang else "5") as web:
+    async with world_of(provider, tmp_path, timeout_s="0.5" if handler is _hang else "20") as web:
         began_s = time.monotonic()
         client = web.client()
         answers = await asyncio.gather(*(client.get("/sign-in/oidc") for _ in range(20)))
@@ -710,9 +710,13 @@ def test_a_sign_in_ends_in_time_and_once() -> None:
 
 async def test_attempts_are_limited(web: WebWorld) -> None:
     client = web.client()
-    statuses = [(await client.get("/sign-in/oidc")).status for _ in range(ATTEMPTS_PER_MINUTE + 20)]
-    assert statuses.count(429) >= 1
-    assert statuses[0] == 303
+    count = 0
+    async with asyncio.timeout(60):  # a slow machine gets more of them back meanwhile
+        while (answer := await client.get("/sign-in/oidc")).status == 303:
+            count += 1
+    assert count >= ATTEMPTS_PER_MINUTE
+    assert answer.status == 429
+    assert "wait a minute" in said(answer)
     await told(web, f"more than {ATTEMPTS_PER_MINUTE} attempts in a minute")
 
 
