@@ -191,6 +191,8 @@ async def test_a_sign_in_ends_once_and_where_it_was_begun(web: WebWorld) -> None
     await begin(other)
     assert (await other.get(back)).status == 400
     assert (await client.get(back)).status == 200
+    again = await client.get(back)
+    assert (again.status, again.headers["Location"]) == (303, "/")
     # Whoever has seen both the address and the cookies is too late.
     header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
     assert (await other.get(back, headers=header)).status == 400

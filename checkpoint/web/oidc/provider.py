@@ -285,8 +285,9 @@ def read_secret(path: Path) -> str:
             raise ConfigError(f"{path}: others may read the client's secret: chmod 600 {path}")
         secret = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError(
-            f"{path}: the client's secret cannot be read: {error}; see web.oidc.client_secret_file"
+            f"{path}: the client's secret cannot be read: {why}; see web.oidc.client_secret_file"
         ) from error
     if not secret or not secret.isprintable():
         raise ConfigError(f"{path}: holds no secret: one line is expected; see web.oidc.client_secret_file")
