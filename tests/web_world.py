@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from checkpoint.web.app import Serving, serving
 from checkpoint.web.tokens import new_token
@@ -31,7 +32,7 @@ class Answer:
 
     status: int
     text: str
-    headers: Mapping[str, str]
+    headers: CIMultiDictProxy[str]
 
 
 @dataclass
@@ -125,6 +126,7 @@ async def web_world(
     *,
     sizes: Mapping[str, int] = SMALL,
     web: str | None = None,
+    listen: str = "127.0.0.1:0",
     pipeline: str = PIPELINE,
     store_kind: type[ConsulStore] = ConsulStore,
 ) -> AsyncIterator[WebWorld]:
@@ -134,7 +136,7 @@ async def web_world(
     if web is None:
         await asyncio.get_running_loop().run_in_executor(None, tokens_file.write_text, text)
         web = f'tokens_file = "{tokens_file}"\n'
-    text = f'{pipeline}\n[web]\nlisten = "127.0.0.1:0"\nkey_file = "{directory / "key"}"\n{web}'
+    text = f'{pipeline}\n[web]\nlisten = "{listen}"\nkey_file = "{directory / "key"}"\n{web}'
     async with DevServer() as server, store_kind(consul_settings({}, {"address": server.address})) as store:
         world = RolloutWorld(store, Fleet(store, names(sizes)), text)
         await world.order_everywhere()

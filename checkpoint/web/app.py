@@ -28,6 +28,8 @@ from checkpoint.web.denials import Denials
 from checkpoint.web.gate import Gate, add_headers
 from checkpoint.web.identity import Identities
 from checkpoint.web.live import Live
+from checkpoint.web.oidc import pages as oidc_pages
+from checkpoint.web.oidc.opening import opened
 from checkpoint.web.rendering import Renderer, Statics
 from checkpoint.web.rights import ROUTES
 from checkpoint.web.sealing import KEY_BYTES, Seal, read_key
@@ -97,7 +99,7 @@ async def serving(
         on_retry=lambda error: log.warning("Consul does not answer", error=str(error)),
     )
     denials = Denials(store, app, time.monotonic)
-    async with Live(store, app, now=now) as live:
+    async with Live(store, app, now=now) as live, opened(table, identities.seal) as oidc:
         site = Site(
             name=name,
             app=app,
@@ -106,6 +108,7 @@ async def serving(
             desk=desk,
             live=live,
             identities=identities,
+            oidc=oidc,
             denials=denials,
             renderer=renderer,
             statics=statics,
@@ -176,7 +179,10 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "static": static,
     "sign_in": signing_in.form,
     "signed_in": signing_in.post,
+    "oidc_begin": oidc_pages.begin,
+    "oidc_return": oidc_pages.come_back,
     "sign_out": signing_in.out,
+    "oidc_signed_out": oidc_pages.signed_out,
     "train": pages.train,
     "rollout": pages.rollout,
     "act": steering.act,

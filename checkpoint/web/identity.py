@@ -1,9 +1,11 @@
 """Owns who asks: a session's cookie, a bearer token, or the name that a trusted proxy gives.
 
-What they may is left to `checkpoint.web.rights`, and the pages of signing in to `checkpoint.web.signing_in`.
+What they may is left to `checkpoint.web.rights`, and the pages of signing in to `checkpoint.web.signing_in` and
+`checkpoint.web.oidc`.
 
 What is promised: a token that is taken out of its file ends its sessions within seconds; a session that was signed out
-of does not work again at this instance. Not promised: that other instances know of that before it ends by itself.
+of does not work again at this instance. Not promised: that other instances know of that before it ends by itself; nor
+that a provider's session has the rights of now: they are those of its sign-in, by the configuration of now.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import structlog
 from aiohttp import web
 
 from artifact import ConfigError
+from checkpoint.web.oidc.claims import Subject, role_of
 from checkpoint.web.rights import Person, Role
 from checkpoint.web.sealing import Seal
 from checkpoint.web.settings import WebTable, networks
@@ -38,8 +41,11 @@ _MAX_BEARERS: Final = 256
 
 
 class _Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    token: str
+    """By a token, whose id it is, or by a provider, which has named somebody."""
+
+    token: str = ""
     id: str
+    subject: Subject | None = None
 
 
 class Identities:
@@ -104,11 +110,22 @@ class Identities:
             if known is None:
                 return None
             token_id = known.id
-        session = _Session(token=token_id, id=secrets.token_hex(16))
+        return self._begun(_Session(token=token_id, id=secrets.token_hex(16)))
+
+    def admit(self, subject: Subject) -> tuple[Person, str] | None:
+        """Somebody whom the provider has signed in, and the cookie's value of their new session; None: may nothing."""
+        return self._begun(_Session(id=secrets.token_hex(16), subject=subject))
+
+    def _begun(self, session: _Session) -> tuple[Person, str] | None:
+        person = self._of(session)
         until_s = self._wall() + self.settings.session_s
         cookie = self.seal.close("session", msgspec.json.encode(session), until_s=until_s)
-        person = self._of(session)
         return None if person is None else (person, cookie)
+
+    def is_by_provider(self, request: web.Request) -> bool:
+        """Whether the provider has begun the request's session."""
+        session = self._session(request.cookies.get(self.cookie, ""))
+        return session is not None and session.subject is not None
 
     def end(self, request: web.Request) -> None:
         """Let the request's session not be used again."""
@@ -157,11 +174,18 @@ class Identities:
     def _of(self, session: _Session) -> Person | None:
         if session.id in self._ended:
             return None
+        if session.subject is not None:
+            return self._named(session.subject, session.id)
         if session.token == LAUNCH_ID:
             launcher = self._launcher
             return None if launcher is None else Person(launcher.name, launcher.role, session.id, "session")
         known = self._tokens.get(session.token)
         return None if known is None else Person(known.name, known.role, session.id, "session")
+
+    def _named(self, subject: Subject, session_id: str) -> Person | None:
+        table = self.settings.oidc
+        role = Role.NONE if table is None else role_of(subject, table)
+        return None if role is Role.NONE else Person(subject.name, role, session_id, "session")
 
     async def _checked(self, token: str) -> Known | None:
         return await asyncio.get_running_loop().run_in_executor(None, checked, token, self._tokens)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal
 
+RoleName = Literal["none", "read", "deploy", "admin"]
+"""A role as it stands in a configuration."""
+
 
 class Role(IntEnum):
     """What somebody may; each may all that those before it may."""
@@ -51,12 +54,19 @@ class Route:
         return self.method == "POST"
 
 
+RETURN_PATH: Final = "/sign-in/oidc/return"
+"""Where a provider sends people back to: this path of `web.public_url`, and no other."""
+SIGNED_OUT_PATH: Final = "/sign-out/done"
+
 ROUTES: Final = (
     Route("GET", "/healthz", "health", Role.NONE, "data"),
     Route("GET", "/static/{file:[a-z0-9./-]+}", "static", Role.NONE, "data"),
     Route("GET", "/sign-in", "sign_in", Role.NONE),
     Route("POST", "/sign-in", "signed_in", Role.NONE),
+    Route("GET", "/sign-in/oidc", "oidc_begin", Role.NONE),
+    Route("GET", RETURN_PATH, "oidc_return", Role.NONE),
     Route("POST", "/sign-out", "sign_out", Role.READ),
+    Route("GET", SIGNED_OUT_PATH, "oidc_signed_out", Role.NONE),
     Route("GET", "/", "train", Role.READ),
     Route("GET", "/rollouts/{number:[0-9]{1,9}}", "rollout", Role.READ),
     Route("POST", "/rollouts/{number:[0-9]{1,9}}/act", "act", Role.DEPLOY),

@@ -7,14 +7,13 @@ configuration is read without one.
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from artifact import ConfigError
-
-RoleName = Literal["none", "read", "deploy", "admin"]
+from checkpoint.web.oidc.settings import OidcTable, check_oidc
+from checkpoint.web.rights import RoleName
 
 
 class ProxyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,6 +42,7 @@ class WebTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         key_file: signs sessions; instances behind one address share it. Empty: sessions end with the process.
         session_s: how long a session lasts.
         proxy: none: no proxy is believed.
+        oidc: none: no provider is asked.
     """
 
     listen: str = "127.0.0.1:8090"
@@ -51,6 +51,7 @@ class WebTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     key_file: str = ""
     session_s: float = 43_200.0
     proxy: ProxyTable | None = None
+    oidc: OidcTable | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -61,7 +62,7 @@ class WebTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def has_sign_in(self) -> bool:
         """Whether people can be told apart; without it, whoever starts the server gets a link that signs them in."""
-        return bool(self.tokens_file) or self.proxy is not None
+        return bool(self.tokens_file) or self.proxy is not None or self.oidc is not None
 
     @property
     def is_secure(self) -> bool:
@@ -88,8 +89,8 @@ def check_web(web: WebTable) -> None:
         raise ConfigError(f'web.listen = "{web.listen}": give an address and a port, as in 127.0.0.1:8090')
     if not is_loopback(host.strip("[]")) and not web.has_sign_in:
         raise ConfigError(
-            f'web.listen = "{web.listen}" is open to other machines: give web.tokens_file or [web.proxy], so that '
-            "people sign in, or listen on 127.0.0.1"
+            f'web.listen = "{web.listen}" is open to other machines: give web.tokens_file, [web.oidc] or [web.proxy], '
+            "so that people sign in, or listen on 127.0.0.1"
         )
     parts = urlsplit(web.public_url)
     if web.public_url and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/")):
@@ -102,6 +103,12 @@ def check_web(web: WebTable) -> None:
         if not web.proxy.trusted:
             raise ConfigError("web.proxy.trusted is empty: name the proxy's address, as in 10.0.0.7 or 10.0.0.0/24")
         networks(web.proxy)
+    if web.oidc is not None:
+        if web.proxy is not None:
+            raise ConfigError(
+                "[web.oidc] and [web.proxy]: whom the proxy has signed in never gets to the provider: give one"
+            )
+        check_oidc(web.oidc, web.public_url)
 
 
 def networks(proxy: ProxyTable) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -20,6 +20,7 @@ from checkpoint.rollout.events import Origin
 from checkpoint.web.denials import Denials, plain
 from checkpoint.web.identity import Identities
 from checkpoint.web.live import Live, Snapshot
+from checkpoint.web.oidc.opening import SignIn
 from checkpoint.web.rendering import Renderer, Statics
 from checkpoint.web.rights import Person, Role
 from fleet import Store
@@ -36,6 +37,7 @@ class Site:
 
     Attributes:
         name: of this instance, for people.
+        oidc: signing in at a provider; None: there is none.
         now: wall-clock time, aware.
         monotonic: seconds.
         stopping: set when streams are to end.
@@ -48,6 +50,7 @@ class Site:
     desk: Desk
     live: Live
     identities: Identities
+    oidc: SignIn | None
     denials: Denials
     renderer: Renderer
     statics: Statics

@@ -155,9 +155,27 @@ def test_help_and_other_commands_load_no_server_and_no_templates() -> None:
         "for words in (['--help'], ['checkpoint', '--help'], ['checkpoint', 'serve', '--help']):\n"
         "    try: cli(words)\n    except SystemExit: pass\n"
         "import checkpoint.pipeline\n"
-        "print([name for name in ('jinja2', 'aiohttp.web', 'checkpoint.web.app') if name in sys.modules])"
+        "names = ('jinja2', 'aiohttp.web', 'checkpoint.web.app', 'joserfc', 'cryptography')\n"
+        "print([name for name in names if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", code]
     shown = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60, env=environment)
     assert shown.stdout.splitlines()[-1] == "[]", shown.stderr
+
+
+def test_signatures_are_loaded_where_a_provider_is_configured_and_missed_in_words() -> None:
+    """A server without one does not need the library; with one, whoever starts it is told what to install."""
+    code = (
+        "import sys\nimport checkpoint.web.app\nprint('joserfc' in sys.modules)\n"
+        "sys.modules['joserfc'] = None\n"
+        "from checkpoint.web.oidc.keys import load\n"
+        "try: load()\nexcept Exception as error: print(error.kind, error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", code]
+    shown = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    first, second = shown.stdout.splitlines()
+    assert first == "False", shown.stderr
+    assert second.startswith("config [web.oidc] needs joserfc")
+    assert "hotcold[checkpoint,oidc]" in second
