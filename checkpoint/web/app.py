@@ -66,6 +66,7 @@ async def serving(
     name: str,
     launcher: str,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Serving]:
     """Serve the pages of one app while the context is open.
 
@@ -75,6 +76,7 @@ async def serving(
         name: of this instance, for people.
         launcher: name of whoever starts it.
         now: wall-clock time, aware.
+        monotonic: seconds, for limits on how often somebody may do something.
 
     Raises:
         ConfigError: the address cannot be listened on, or a file of `[web]` cannot be used.
@@ -96,7 +98,7 @@ async def serving(
         pause=asyncio.sleep,
         on_retry=lambda error: log.warning("Consul does not answer", error=str(error)),
     )
-    denials = Denials(store, app, time.monotonic)
+    denials = Denials(store, app, monotonic)
     async with Live(store, app, now=now) as live:
         site = Site(
             name=name,
@@ -110,7 +112,7 @@ async def serving(
             renderer=renderer,
             statics=statics,
             now=now,
-            monotonic=time.monotonic,
+            monotonic=monotonic,
             stopping=asyncio.Event(),
         )
         tasks = [
@@ -194,9 +196,5 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "lock": steering.lock,
     "unlock": steering.unlock,
     "events": stream.events,
-    "api_rollout": api.rollout,
-    "api_hosts": api.hosts,
-    "api_audit": api.audit,
-    "api_act": api.act,
-    "api_description": api.description,
+    **api.HANDLERS,
 }

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,23 @@ FORMS = {
     "lock": {"reason": "moving the database"},
     "unlock": {"reason": "moved"},
 }
+BECAUSE = {"reason": "because"}
+ON_INDEX = {**BECAUSE, "index": 999_999_999}
+BODIES: dict[str, dict[str, Any]] = {
+    "api_plan": {"build": "b1", **BECAUSE},
+    "api_start": {"plan": "no plan"},
+    "api_act": {"action": "pause", **ON_INDEX},
+    "api_set_aside": {"tier": "prod", "host": "prod-01", **ON_INDEX},
+    "api_override": {"minutes": 5, **ON_INDEX},
+    "api_take_command": {},
+    "api_hand_over": {"to": "ben", **BECAUSE},
+    "api_release_command": {},
+    "api_lock": BECAUSE,
+    "api_unlock": BECAUSE,
+    "api_deny": {"build": "b1", **BECAUSE},
+    "api_allow": {"build": "b1", **BECAUSE},
+}
+"""What each write of the API takes, as it would be done."""
 
 
 def path_of(route: Route) -> str:
@@ -52,9 +70,8 @@ async def ask(client: Client, route: Route) -> Answer:
             return Answer(response.status, "", response.headers)
     if route.method == "GET":
         return await client.get(path_of(route))
-    if route.name == "api_act":
-        body = {"rollout": 1, "action": "pause", "reason": "looking", "index": 999_999_999}
-        return await client.post(path_of(route), json=body, headers={"X-CSRF-Token": client.csrf})
+    if route.path.startswith("/api/"):
+        return await client.post(path_of(route), json=BODIES[route.name], headers={"X-CSRF-Token": client.csrf})
     return await client.post(path_of(route), FORMS.get(route.name, {}))
 
 
@@ -76,6 +93,10 @@ async def test_each_role_has_exactly_its_rights(web: WebWorld) -> None:
             answer = await ask(client, route)
             assert is_refused(answer) == (role < route.role), (route.name, role.name, answer)
             assert answer.status < 500, (route.name, role.name, answer)
+            if route.path.startswith("/api/"):
+                # What is sent is what each operation takes: nothing but rights and the state of things refuses it.
+                assert answer.status in {200, 401, 403, 409}, (route.name, role.name, answer)
+                assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
             if role < route.role:
                 assert await web.everything() == before, (route.name, role.name)
             for name, value in HEADERS.items():
@@ -87,7 +108,15 @@ async def test_there_are_no_other_routes(web: WebWorld) -> None:
     client = await web.as_("admin")
     for path in ("/rollouts/1/act", "/lock", "/new/start"):
         assert (await client.get(path)).status in {404, 405}
-    for path in ("/nothing", "/static/../app.py", "/static/%2e%2e/app.py", "/rollouts/x", "/.git/config"):
+    assert (await client.get("/api/lock")).headers["Allow"] == "POST"
+    for path in (
+        "/nothing",
+        "/api/nothing",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/rollouts/x",
+        "/.git/config",
+    ):
         assert (await client.get(path)).status == 404
 
 
