@@ -121,7 +121,7 @@ async def test_a_rollout_from_its_plan_to_its_end(web: WebWorld) -> None:
     status, error = await program.refused("/api/rollouts/1/act", action="resume", **on)
     assert (status, error.kind) == (409, "stale")
     assert "deployer: paused: because" in error.message
-    on["index"] = (await program.get("/api/rollout")).rollout.index
+    on["index"] = float((await program.get("/api/rollout")).rollout.index)  # an integer, to JSON
     assert (await program.do("/api/rollouts/1/act", action="resume", **on)).phase == "ready"
     done = await program.do("/api/rollouts/1/act", action="rollback", **on)
     assert done.phase == "rolled_back"
@@ -361,6 +361,8 @@ GARBAGE: dict[str, tuple[bytes, int, str]] = {
     "an unknown name": (b'{"reason": "x", "resaon": "x"}', 400, "bad_field"),
     "too deep": (b'{"reason":' * 5000 + b"1" + b"}" * 5000, 400, "bad_field"),
     "more than one": (b'{"reason": "x"}{"reason": "x"}', 400, "bad_field"),
+    "a number out of all bounds": (b'{"reason": 1e999}', 400, "bad_field"),
+    "a long number": (b'{"reason": ' + b"9" * 10_000 + b"}", 400, "bad_field"),
     "too long a reason": (json.dumps({"reason": "x" * 4001}).encode(), 400, "bad_field"),
     "too much": (b'{"reason": "' + b"x" * MAX_BODY_BYTES + b'"}', 413, "http_413"),
 }

@@ -97,7 +97,7 @@ class Operation:
             raise _NotAsked(415, f"the body is {request.content_type}, not {JSON}", kind="not_json")
         data = await request.read()
         try:
-            return msgspec.json.decode(data, type=self.body)
+            return msgspec.convert(_with_integers(msgspec.json.decode(data)), self.body)
         except UnicodeDecodeError as error:
             raise _NotAsked(400, f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
         except (msgspec.DecodeError, RecursionError) as error:
@@ -111,6 +111,17 @@ class _NotAsked(Exception):
         super().__init__(message)
         self.status = status
         self.kind = kind
+
+
+def _with_integers(value: Any) -> Any:
+    """The value with 46.0 as 46: JSON has one kind of number, and schemas call both an integer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _with_integers(each) for name, each in value.items()}
+    return value
 
 
 def _query(request: web.Request) -> Mapping[str, str]:

@@ -13,16 +13,31 @@ from msgspec import UNSET, Meta, UnsetType
 MAX_LIMIT: Final = 200
 MAX_OVERRIDE_MIN: Final = 24 * 60
 
+_SOMETHING: Final = r"[^\s\x1c-\x1f\x85\ufeff]"
+"""A character that is no white space, for Python and for ECMAScript: each has some of its own."""
+
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """Of a tier or a host: what can stand in a key."""
-BuildId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$", description="the build's id")]
+BuildId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$", description="the build's id", examples=["2026-11-24.1"])
+]
 Reason = Annotated[
-    str, Meta(pattern=r"\S", max_length=4000, description="why; one line of it, of 500 characters, is in the audit")
+    str,
+    Meta(
+        pattern=_SOMETHING,
+        max_length=4000,
+        description="why; one line of it, of 500 characters, is in the audit",
+        examples=["looked at staging"],
+    ),
 ]
 Note = Annotated[str, Meta(max_length=4000, description="a note for whoever comes next")]
-Person = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$", description="a person's name")]
-Index = Annotated[int, Meta(ge=1, le=2**63 - 1, description="`index` of the rollout that the decision was made on")]
-Number = Annotated[int, Meta(ge=0, le=999_999_999, description="number of a rollout")]
+Person = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$", description="a person's name", examples=["ben"])
+]
+Index = Annotated[
+    int, Meta(ge=1, le=2**63 - 1, description="`index` of the rollout that the decision was made on", examples=[4711])
+]
+Number = Annotated[int, Meta(ge=1, le=999_999_999, description="number of a rollout", examples=[1])]
 Text = Annotated[str, Meta(max_length=100)]
 
 
@@ -39,8 +54,8 @@ class RolloutPath(_Sent, frozen=True):
 class HostPath(_Sent, frozen=True):
     """Names a host."""
 
-    tier: Name
-    host: Name
+    tier: Annotated[Name, Meta(examples=["prod"])]
+    host: Annotated[Name, Meta(examples=["web-1"])]
 
 
 class RolloutsQuery(_Sent, frozen=True):
@@ -83,7 +98,12 @@ class PlanWish(_Sent, frozen=True):
     manifest: (
         Annotated[
             str,
-            Meta(pattern=r"^(https?|s3)://\S+$", max_length=2000, description="URL of the build's manifest"),
+            Meta(
+                pattern=r"^(https?|s3)://\S+$",
+                max_length=2000,
+                description="URL of the build's manifest",
+                examples=["https://builds.example.com/shop-2026-11-24.1.json"],
+            ),
         ]
         | UnsetType
     ) = UNSET
@@ -119,8 +139,8 @@ class Act(_Sent, frozen=True):
 class Aside(_Sent, frozen=True):
     """Which host is not waited for."""
 
-    tier: Name
-    host: Name
+    tier: Annotated[Name, Meta(examples=["prod"])]
+    host: Annotated[Name, Meta(examples=["web-1"])]
     reason: Reason
     index: Index
 
