@@ -507,3 +507,16 @@ def test_every_answer_is_strict() -> None:
     for name, kind in vars(answers).items():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and not name.startswith("_"):
             assert kind.__struct_config__.forbid_unknown_fields, name
+
+
+def test_the_page_for_programs_has_every_operation_and_status() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "checkpoint-ui.md").read_text()
+    rows = re.findall(r"^\| `(GET|POST) (/api/\S+)` \| (\w+) \| .+ \|$", page, re.MULTILINE)
+    described = openapi("shop")["paths"]
+    assert sorted((method, path) for method, path, _ in rows) == sorted(
+        (method.upper(), path) for path, operations in described.items() for method in operations
+    )
+    for method, path, role in rows:
+        assert described[path][method.lower()]["description"] == f"Needs the role {role}."
+    statuses = re.findall(r"^\| (\d+) \| (.+) \|$", page.partition("<!-- statuses -->")[2], re.MULTILINE)
+    assert {int(status): said for status, said in statuses} == STATUSES
