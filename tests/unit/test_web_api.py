@@ -500,6 +500,9 @@ def test_the_description_has_every_route_and_every_status() -> None:
             assert facts["summary"]
             assert set(facts["responses"]) - {"200"} <= {str(status) for status in STATUSES}
             assert ("429" in facts["responses"]) == (method == "post")
+    planned = described["components"]["schemas"]["PlanAnswer"]
+    assert planned["description"].endswith("Nothing was written.")
+    assert planned["properties"]["obstacle"]["description"] == "why it could not be started now; null: it could."
     by_name = {each.name: each for each in OPERATIONS}
     assert {route.name for route in ROUTES if route.path.startswith("/api/")} == set(by_name)
     assert by_name["api_override"].route.role is Role.ADMIN

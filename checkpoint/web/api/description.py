@@ -17,6 +17,8 @@ from checkpoint.web.api_errors import STATUSES, Error
 VERSION: Final = "1"
 _PATTERN: Final = re.compile(r"{(\w+):(?:[^{}]|{[^{}]*})*}")
 """What a place in a route's path may be; the type of the path says that here."""
+_ATTRIBUTE: Final = re.compile(r"^ {4}(\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", re.MULTILINE)
+"""What a docstring says of attributes, below that heading."""
 _REF: Final = "#/components/schemas/{name}"
 
 _ABOUT: Final = """\
@@ -98,12 +100,16 @@ def _name(schema: Mapping[str, Any]) -> str:
 
 
 def _plain(schema: Any) -> Any:
-    """The schema without what docstrings say to readers of the code, below their first paragraph."""
-    if isinstance(schema, dict):
-        return {
-            key: value.partition("\n\n")[0].replace("\n", " ")
-            if key == "description" and isinstance(value, str)
-            else _plain(value)
-            for key, value in schema.items()
-        }
-    return [_plain(each) for each in schema] if isinstance(schema, list) else schema
+    """The schema with what docstrings say where programs look for it: in one line, and of each property at its own."""
+    if isinstance(schema, list):
+        return [_plain(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _plain(value) for key, value in schema.items()}
+    said = schema.get("description")
+    if isinstance(said, str):
+        plain["description"] = said.partition("\n\n")[0].replace("\n", " ")
+        for names, about in _ATTRIBUTE.findall(said.partition("Attributes:\n")[2]):
+            for name in names.split(", "):
+                plain["properties"][name] = {"description": " ".join(about.split()), **plain["properties"][name]}
+    return plain
