@@ -13,12 +13,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Request
 
+from artifact import IllegalTransition
 from checkpoint.metric_judge import Judged, Kept
 from checkpoint.rollout import events as ev
 from checkpoint.rollout import states as st
 from checkpoint.verdicts import Evidence, Verdict
 from checkpoint.web.api import OPERATIONS, answers, openapi
+from checkpoint.web.api.operations import operation
 from checkpoint.web.api_errors import STATUSES, Error
 from checkpoint.web.app import MAX_BODY_BYTES
 from checkpoint.web.gate import WRITES_PER_MINUTE
@@ -484,6 +488,22 @@ async def test_what_the_pages_say_the_api_says(web: WebWorld) -> None:
     for line in error.message.splitlines():
         assert line.strip() in page.text
     assert isinstance((await web.world.now()).rollout.phase, st.Paused)
+
+
+async def test_an_error_of_ours_is_told_in_the_same_shape() -> None:
+    """And is in the log with all that is to be known of it; whoever asks is told no more."""
+
+    async def fails(_: Request) -> answers.LatestAnswer:
+        raise ZeroDivisionError("very secret")
+
+    async def impossible(_: Request) -> answers.LatestAnswer:
+        raise IllegalTransition("cannot be")
+
+    for function, kind in ((fails, "http_500"), (impossible, "illegal_transition")):
+        answer = await operation("api_rollout", function).handle(make_mocked_request("GET", "/api/rollout"))
+        assert isinstance(answer.body, bytes)
+        assert (answer.status, msgspec.json.decode(answer.body, type=Error).kind) == (500, kind)
+        assert b"very secret" not in answer.body
 
 
 def test_the_description_has_every_route_and_every_status() -> None:

@@ -5,6 +5,7 @@ What the operations are is left to `checkpoint.web.api`.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -108,6 +109,7 @@ def _plain(schema: Any) -> Any:
     plain = {key: _plain(value) for key, value in schema.items()}
     said = schema.get("description")
     if isinstance(said, str):
+        said = inspect.cleandoc(said)
         plain["description"] = said.partition("\n\n")[0].replace("\n", " ")
         for names, about in _ATTRIBUTE.findall(said.partition("Attributes:\n")[2]):
             for name in names.split(", "):

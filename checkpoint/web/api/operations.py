@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from artifact import HotcoldError
 from checkpoint.web import api_errors
+from checkpoint.web.gate import Denied
 from checkpoint.web.rights import BY_NAME, Route
+
+log = structlog.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Function = Callable[..., Awaitable[Any]]
@@ -52,11 +56,12 @@ class Operation:
     @property
     def statuses(self) -> tuple[int, ...]:
         """With which errors it may answer; every one of them is documented."""
-        found = {400, 401, 421, 503}
+        # 409 also where something is read: what lies in Consul may be damaged, or of another version.
+        found = {400, 401, 409, 421, 500, 503}
         if self.path is not None or self.route.writes:
             found.add(404)
         if self.route.writes:
-            found |= {403, 409, 413, 415, 429}
+            found |= {403, 413, 415, 429}
         if self.route.role.name != "READ":
             found.add(403)
         return tuple(sorted(found))
@@ -71,6 +76,11 @@ class Operation:
             found = await self.function(request, **arguments)
         except HotcoldError as error:
             return api_errors.answer(api_errors.status_of(error), str(error), kind=error.kind)
+        except (web.HTTPException, Denied):
+            raise
+        except Exception:
+            log.exception("an operation failed", operation=self.name)
+            return api_errors.answer(500, f"{self.name} failed: whether anything was done, the audit tells")
         return web.Response(body=msgspec.json.encode(found), content_type=JSON, charset="utf-8")
 
     async def _arguments(self, request: web.Request) -> dict[str, Any]:
