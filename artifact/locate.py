@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from artifact.errors import ConfigError, Refused
 from artifact.fetch import opened
@@ -72,9 +72,13 @@ def absolute(location: str) -> str:
     """`location` as an absolute url; paths are taken from the working directory.
 
     Raises:
-        ConfigError: kind `bad_location`: another scheme than `http`, `https`, `s3` and `file`.
+        ConfigError: kind `bad_location`: another scheme than `http`, `https`, `s3` and `file`, or no sound url.
     """
     if location.startswith(_SCHEMES):
+        try:
+            urlsplit(location)
+        except ValueError as error:
+            raise ConfigError(f"the address is none: {error}; look for a stray bracket", kind="bad_location") from error
         return location
     if _URL.match(location):
         raise ConfigError(

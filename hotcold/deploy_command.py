@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 import click
 
-from artifact import ConfigError, Manifest, ManifestRef
-from artifact.locate import load_manifest, reference
 from checkpoint import Wish
 from fleet import ConsulSettings, ConsulStore
 from fleet.keys import tier_key
+from hotcold.build_argument import METAVAR, Chosen, choose
 from hotcold.command import Command
 from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, parse_limit, parse_moment, person, tier_option
@@ -23,17 +22,17 @@ _DEFAULT_WAIT_S = 1800.0
 @click.command(
     cls=Command,
     examples=[
-        "hotcold deploy /srv/artifacts/shop-2026-11-23.1.json --app shop --tier staging --wait",
+        "hotcold deploy 2026-11-23.1 --app shop --tier staging --wait",
         "hotcold deploy https://builds.example.com/shop-2026-11-23.1.json --app shop --tier prod \\",
         "    --percent 10 --max-unavailable 2 --reason 'checkout fix'",
-        "hotcold deploy https://builds.example.com/shop-2026-11-23.1.json --app shop --tier prod --percent 100",
+        "hotcold deploy /srv/artifacts/shop-2026-11-23.1.json --app shop --tier prod --percent 100",
     ],
     exits={
         0: "ordered; with --wait: every host runs what is wanted",
         1: "not ordered; with --wait: some hosts rolled back, refused, or were not there in time",
     },
 )
-@click.argument("manifest", metavar="MANIFEST")
+@click.argument("build", metavar=METAVAR)
 @app_option
 @tier_option
 @click.option(
@@ -42,7 +41,7 @@ _DEFAULT_WAIT_S = 1800.0
     default=100.0,
     show_default=True,
     metavar="P",
-    help="Share of the tier's hosts, rounded up; the rest runs the build before. Give the same manifest with a higher "
+    help="Share of the tier's hosts, rounded up; the rest runs the build before. Give the same build with a higher "
     "share to go on: hosts chosen once stay chosen.",
 )
 @click.option(
@@ -79,7 +78,7 @@ _DEFAULT_WAIT_S = 1800.0
 @consul_options
 def deploy(
     *,
-    manifest: str,
+    build: str,
     app: str,
     tier: str,
     percent: float,
@@ -92,7 +91,7 @@ def deploy(
     consul: str | None,
     token_file: str | None,
 ) -> None:
-    """Order the build described by MANIFEST, a path or URL, for a tier.
+    """Order BUILD for a tier: the id of a released build, or the path or URL of its manifest.
 
     Hosts see the order at once, fetch the build in parallel, drain, swap and prove it. Whoever wrote to the tier's key
     while this command ran is never overwritten.
@@ -101,10 +100,12 @@ def deploy(
         raise click.UsageError("--override needs a --reason")
     settings = settings_of(consul, token_file)
     tier_key(app, tier)  # refuses names that could not be written, before anything is fetched
+    chosen = asyncio.run(choose(build, app, settings))
+    _warn_of_local_urls(chosen)
     wish = Wish(
         app=app,
         tier=tier,
-        build=asyncio.run(_find(manifest, app)),
+        build=chosen.build,
         percent=percent,
         max_unavailable=max_unavailable,
         not_after=None if not_after is None else not_after.astimezone(UTC).isoformat(timespec="seconds"),
@@ -112,15 +113,6 @@ def deploy(
         by=person(),
     )
     asyncio.run(_deploy(settings, wish, replace_malformed=replace_malformed, override=override, wait_s=wait_s))
-
-
-async def _find(manifest: str, app: str) -> ManifestRef:
-    described, location = await load_manifest(manifest)
-    if described.app != app:
-        raise ConfigError(f"{location} is a build of {described.app!r}, not of {app!r}: nothing was ordered")
-    build = reference(described, location)
-    _warn_of_local_urls(build, described)
-    return build
 
 
 async def _deploy(
@@ -133,9 +125,9 @@ async def _deploy(
         await conclude(store, placed, wait_s)
 
 
-def _warn_of_local_urls(build: ManifestRef, described: Manifest) -> None:
-    local = [url for url in build.urls if url.startswith("file:")]
-    if local and described.urls != build.urls:
+def _warn_of_local_urls(chosen: Chosen) -> None:
+    local = [url for url in chosen.build.urls if url.startswith("file:")]
+    if local and chosen.manifest is not None and chosen.build.urls != chosen.manifest.urls:
         click.echo(
             f"note: the artifact is ordered as {local[0]}; only hosts that see this path can fetch it. "
             "Name the manifest by its http(s) URL, or pack with --url, for other hosts.",

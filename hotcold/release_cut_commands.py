@@ -237,4 +237,4 @@ def _tell(build: Build | None) -> None:
         click.echo(f"mends     {build.hotfix_of}")
     click.echo(f"revision  {build.revision}")
     click.echo(f"manifest  {build.manifest}")
-    click.echo(f"deploy it with: hotcold deploy {build.manifest} --app {build.app} --tier TIER")
+    click.echo(f"roll it out with: hotcold rollout start {build.build.id} --app {build.app} --reason TEXT")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
 
-from artifact import ConfigError, ManifestRef, Refused
-from artifact.locate import load_manifest, reference
+from artifact import ConfigError, Refused
 from checkpoint.actions import Desk
-from checkpoint.rollout.picture import Picture, document
+from checkpoint.rollout.document import document
+from checkpoint.rollout.picture import Picture
 from checkpoint.rollout.plan import Plan
+from hotcold.build_argument import METAVAR, choose
 from hotcold.command import Command, Failure, Lazy, LazyGroup
-from hotcold.consul_options import consul_options
+from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, person
 from hotcold.rollout_options import at_desk, config_option, origin, pipeline_of, reason_option, span
 from hotcold.rollout_view import plan_lines, status_lines
@@ -31,6 +31,9 @@ _SHORT_S = 1.0
     lazy={
         "plan": Lazy(_HERE, "plan", "Show which hosts would get a build when; write nothing."),
         "start": Lazy(_HERE, "start", "Start a rollout, and be its commander."),
+        "list": Lazy(
+            "hotcold.rollout_list_command", "list_", "Show past rollouts and the present one, and how they ended."
+        ),
         "status": Lazy(_HERE, "status", "Show where the rollout stands, why, and what to do next."),
         "watch": Lazy(_HERE, "watch", "Show each change until the rollout ends."),
         "approve": Lazy(_STEERING, "approve", "Let the present step pass its approval."),
@@ -47,8 +50,8 @@ _SHORT_S = 1.0
     },
     epilog="""
         Example:
-          hotcold rollout plan https://builds.example.com/shop-2026-11-24.1.json --app shop
-          hotcold rollout start https://builds.example.com/shop-2026-11-24.1.json --app shop --reason 'checkout fix'
+          hotcold rollout plan 2026-11-24.1 --app shop
+          hotcold rollout start 2026-11-24.1 --app shop --reason 'checkout fix'
           hotcold rollout watch --app shop
           hotcold rollout rollback --app shop --reason 'checkout errors since 14:05'
     """,
@@ -63,12 +66,12 @@ def rollout() -> None:
 @click.command(
     cls=Command,
     examples=[
-        "hotcold rollout plan https://builds.example.com/shop-2026-11-24.1.json --app shop",
+        "hotcold rollout plan 2026-11-24.1 --app shop",
         "hotcold rollout plan https://builds.example.com/shop-2026-11-24.1.json --app shop --save plan.json",
     ],
     exits={0: "shown", 1: "it could not be started; the message says why"},
 )
-@click.argument("manifest", metavar="MANIFEST")
+@click.argument("build", metavar=METAVAR)
 @app_option
 @config_option
 @click.option("--from-tier", metavar="TIER", help="Leave out the tiers before this one, as for a hotfix.")
@@ -79,7 +82,7 @@ def rollout() -> None:
 @consul_options
 def plan(
     *,
-    manifest: str,
+    build: str,
     app: str,
     config: Path | None,
     from_tier: str | None,
@@ -88,8 +91,11 @@ def plan(
     consul: str | None,
     token_file: str | None,
 ) -> None:
-    """Show which hosts would get the build described by MANIFEST, and when, as windows and steps have it."""
-    made = _plan(manifest, app, config, from_tier, reason, consul=consul, token_file=token_file)
+    """Show which hosts would get BUILD, and when, as windows and steps have it.
+
+    BUILD is the id of a released build, or the path or URL of its manifest.
+    """
+    made = _plan(build, app, config, from_tier, reason, consul=consul, token_file=token_file)
     for line in plan_lines(made, datetime.now(UTC)):
         click.echo(line)
     if save is not None:
@@ -98,7 +104,7 @@ def plan(
 
 
 def _plan(
-    manifest: str,
+    build: str,
     app: str,
     config: Path | None,
     from_tier: str | None,
@@ -108,24 +114,18 @@ def _plan(
     token_file: str | None,
 ) -> Plan:
     settings = pipeline_of(config, app)
-    build = asyncio.run(_find(manifest, app))
+    chosen = asyncio.run(choose(build, app, settings_of(consul, token_file)))
 
     async def work(desk: Desk) -> Plan:
-        return await desk.plan(settings.pipeline, build, by=person(), reason=reason, first_tier=from_tier)
+        return await desk.plan(settings.pipeline, chosen.build, by=person(), reason=reason, first_tier=from_tier)
 
     return at_desk(app, consul, token_file, work)
-
-
-async def _find(manifest: str, app: str) -> ManifestRef:
-    described, location = await load_manifest(manifest)
-    if described.app != app:
-        raise ConfigError(f"{location} is a build of {described.app!r}, not of {app!r}: nothing was planned")
-    return reference(described, location)
 
 
 @click.command(
     cls=Command,
     examples=[
+        "hotcold rollout start 2026-11-24.1 --app shop --reason 'checkout fix'",
         "hotcold rollout start https://builds.example.com/shop-2026-11-24.1.json --app shop --reason 'checkout fix'",
         "hotcold rollout start --plan plan.json --app shop --reason 'checkout fix'",
         "hotcold rollout start /srv/artifacts/shop-2026-11-24.2.json --app shop --from-tier canary \\",
@@ -133,7 +133,7 @@ async def _find(manifest: str, app: str) -> ManifestRef:
     ],
     exits={0: "started", 1: "not started; the message says why"},
 )
-@click.argument("manifest", required=False, metavar="[MANIFEST]")
+@click.argument("build", required=False, metavar=f"[{METAVAR}]")
 @app_option
 @config_option
 @click.option("--from-tier", metavar="TIER", help="Leave out the tiers before this one, as for a hotfix.")
@@ -142,14 +142,14 @@ async def _find(manifest: str, app: str) -> ManifestRef:
     "plan_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Run exactly the plan that `rollout plan --save` wrote, instead of a MANIFEST's.",
+    help="Run exactly the plan that `rollout plan --save` wrote, instead of a plan for BUILD.",
 )
 @click.option("--override", "override_for", metavar="SPAN", help="Pierce windows, lock and slots for so long: 30m, 2h.")
 @reason_option
 @consul_options
 def start(
     *,
-    manifest: str | None,
+    build: str | None,
     app: str,
     config: Path | None,
     from_tier: str | None,
@@ -159,18 +159,19 @@ def start(
     consul: str | None,
     token_file: str | None,
 ) -> None:
-    """Start to roll out the build described by MANIFEST, a path or URL. Who starts it is its commander.
+    """Start to roll out BUILD. Who starts it is its commander.
 
-    Refused while another rollout is under way, the app is locked, the build denied, or somebody else commands.
+    BUILD is the id of a released build, or the path or URL of its manifest. Refused while another rollout is under
+    way, the app is locked, the build denied, or somebody else commands.
     """
-    if (manifest is None) == (plan_file is None):
-        raise click.UsageError("give either MANIFEST or --plan")
+    if (build is None) == (plan_file is None):
+        raise click.UsageError("give either BUILD or --plan")
     length = None if override_for is None else span(override_for)
     if plan_file is not None:
         made = _read_plan(plan_file)
     else:
-        assert manifest is not None  # noqa: S101 - or a plan
-        made = _plan(manifest, app, config, from_tier, reason, consul=consul, token_file=token_file)
+        assert build is not None  # noqa: S101 - or a plan
+        made = _plan(build, app, config, from_tier, reason, consul=consul, token_file=token_file)
     who = origin(reason)
     at_desk(app, consul, token_file, lambda desk: desk.start(made, who, length))
     for line in plan_lines(made, datetime.now(UTC)):
@@ -200,7 +201,7 @@ def status(*, app: str, as_json: bool, show_all: bool, consul: str | None, token
     """Show the latest rollout: its steps, what it waits for and why, and what to do next."""
     shown = at_desk(app, consul, token_file, lambda desk: desk.look())
     if as_json:
-        click.echo(json.dumps(None if shown is None else document(shown), ensure_ascii=False))
+        click.echo(msgspec.json.encode(None if shown is None else document(shown)).decode())
         return
     if shown is None:
         raise Failure(f"no rollout of {app} was ever started")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -129,6 +130,7 @@ async def web_world(
     listen: str = "127.0.0.1:0",
     pipeline: str = PIPELINE,
     store_kind: type[ConsulStore] = ConsulStore,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[WebWorld]:
     """A server on this machine with its own store. `web`: the `[web]` table; by default, tokens of every role."""
     tokens_file = directory / "tokens.toml"
@@ -142,7 +144,12 @@ async def web_world(
         await world.order_everywhere()
         settings = world.settings
         async with serving(
-            store, settings, name="checkpoint@test", launcher="anna@desk", now=lambda: world.time.wall
+            store,
+            settings,
+            name="checkpoint@test",
+            launcher="anna@desk",
+            now=lambda: world.time.wall,
+            monotonic=monotonic,
         ) as served:
             made = WebWorld(served, server, world, tokens, tokens_file)
             try:

@@ -5,10 +5,9 @@ Drawing is left to the front ends: commands, pages and messages all show this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from checkpoint.guards import Guards, Lease
 from checkpoint.rollout import states as st
@@ -135,61 +134,5 @@ def waiting_for(plan: Plan, rollout: st.Rollout, counted: Tally) -> list[str]:  
             return []
 
 
-def document(shown: Picture) -> dict[str, Any]:
-    """The same for machines; see docs/rollouts.md."""
-    rollout, plan = shown.rollout, shown.plan
-    return {
-        "app": plan.app,
-        "rollout": plan.number,
-        "build": plan.build.id,
-        "by": plan.by,
-        "reason": plan.reason,
-        "phase": rollout.phase_name,
-        "since": rollout.phase.since.isoformat(),
-        "step": rollout.phase.step,
-        "index": shown.index,
-        "waiting_for": list(shown.waiting_for),
-        "next": shown.following,
-        "engine": shown.engine,
-        "steps": [_step(step) for step in shown.steps],
-        "hosts": _hosts(shown.tally),
-        "commander": None if shown.lease is None else {"holder": shown.lease.holder, "until": _iso(shown.lease.until)},
-        "lock": None if shown.guards.lock is None else {"by": shown.guards.lock.by, "reason": shown.guards.lock.reason},
-        "denied": [denied.id for denied in shown.guards.denied],
-        "set_aside": [f"{each.tier}/{each.host}" for each in rollout.set_aside],
-        "override_until": None if rollout.override is None else _iso(rollout.override.until),
-        "closes": _iso(shown.closes),
-    }
-
-
-def _step(step: StepView) -> dict[str, Any]:
-    times = step.expected
-    return {
-        "name": step.name,
-        "tier": step.tier,
-        "percent": step.percent,
-        "host_count": step.host_count,
-        "standing": step.standing,
-        "begins": None if times is None else _iso(times.begins),
-        "ends": None if times is None else _iso(times.ends),
-    }
-
-
-def _hosts(counted: Tally) -> Mapping[str, Any]:
-    return {
-        "good": list(counted.good),
-        "failed": dict(counted.failed),
-        "silent": dict(counted.silent),
-        "overdue": dict(counted.overdue),
-        "pending": dict(counted.pending),
-        "set_aside": list(counted.set_aside),
-        "may_fail": counted.allowed,
-    }
-
-
 def _time(at: datetime) -> str:
     return at.isoformat(timespec="seconds")
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

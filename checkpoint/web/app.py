@@ -68,6 +68,7 @@ async def serving(
     name: str,
     launcher: str,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Serving]:
     """Serve the pages of one app while the context is open.
 
@@ -77,6 +78,7 @@ async def serving(
         name: of this instance, for people.
         launcher: name of whoever starts it.
         now: wall-clock time, aware.
+        monotonic: seconds, for limits on how often somebody may do something.
 
     Raises:
         ConfigError: the address cannot be listened on, or a file of `[web]` cannot be used.
@@ -98,7 +100,7 @@ async def serving(
         pause=asyncio.sleep,
         on_retry=lambda error: log.warning("Consul does not answer", error=str(error)),
     )
-    denials = Denials(store, app, time.monotonic)
+    denials = Denials(store, app, monotonic)
     async with Live(store, app, now=now) as live, opened(table, identities.seal) as oidc:
         site = Site(
             name=name,
@@ -113,7 +115,7 @@ async def serving(
             renderer=renderer,
             statics=statics,
             now=now,
-            monotonic=time.monotonic,
+            monotonic=monotonic,
             stopping=asyncio.Event(),
         )
         tasks = [
@@ -200,9 +202,5 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "lock": steering.lock,
     "unlock": steering.unlock,
     "events": stream.events,
-    "api_rollout": api.rollout,
-    "api_hosts": api.hosts,
-    "api_audit": api.audit,
-    "api_act": api.act,
-    "api_description": api.description,
+    **api.HANDLERS,
 }

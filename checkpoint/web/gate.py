@@ -5,13 +5,15 @@ Finding out who asks is left to `checkpoint.web.identity`. Nothing is served tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
 from artifact import HotcoldError
+from checkpoint.web import api_errors
 from checkpoint.web.denials import Denial
 from checkpoint.web.limits import Limit
 from checkpoint.web.rights import BY_NAME, Person, Role, Route
@@ -65,7 +67,7 @@ class Gate:
                 return await self._let_in(request, handler)
             except web.HTTPException as error:
                 if error.status >= 400:  # noqa: PLR2004 - a refusal of aiohttp's, without our page
-                    return self._plain(request, error.status, error.reason)
+                    return self._plain(request, error.status, error.reason, error.headers)
                 raise
 
         return gate
@@ -82,7 +84,7 @@ class Gate:
         try:
             self._check_host(request)
             if route is None:
-                raise web.HTTPNotFound
+                raise request.match_info.http_exception or web.HTTPNotFound
             person = None if route.name in {"health", "static"} else await self._site.identities.find(request)
             if person is not None:
                 request[PERSON] = person
@@ -95,8 +97,6 @@ class Gate:
             return self._refuse(request, route, person, denied)
         except HotcoldError as error:
             status = _UNAVAILABLE.get(error.kind, 422)
-            if route.path.startswith("/api/"):
-                return web.json_response({"error": error.kind, "message": str(error)}, status=status)
             title = "The rollout has changed: nothing was done" if error.kind == "stale" else "Nothing was done"
             return self._site.message(request, str(error), status=status, title=title)
 
@@ -156,10 +156,13 @@ class Gate:
         title = "Sign in again" if denied.status == 401 else "Not allowed"  # noqa: PLR2004
         return self._site.message(request, denied.why, status=denied.status, title=title)
 
-    def _plain(self, request: web.Request, status: int, why: str) -> web.Response:
-        if request.path.startswith("/api/"):
-            return web.json_response({"error": f"http_{status}", "message": why}, status=status)
-        return web.Response(text=f"{why}\n", status=status)
+    def _plain(
+        self, request: web.Request, status: int, why: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> web.Response:
+        allowed = {name: value for name, value in headers.items() if name == "Allow"}
+        if request.path.startswith(api_errors.PREFIX):
+            return api_errors.answer(status, why, headers=allowed)
+        return web.Response(text=f"{why}\n", status=status, headers=allowed)
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from artifact.pack import pack
 from checkpoint.audit import read_record
-from fleet import ConsulStore, Order, encode
-from fleet.keys import audit_key, audit_prefix, tier_key
+from checkpoint.rollout.summary import Summary
+from fleet import Build, ConsulStore, Order, encode
+from fleet.keys import audit_key, audit_prefix, build_key, rollout_state_key, tier_key
 from hotcold.main import cli
 from tests.commander_world import World, build, world
 from tests.rollout_world import SIZES, Fleet
@@ -250,3 +252,109 @@ def test_everything_above_is_done_by_one_person(started: Run, store: World) -> N
     found = store.do(records())
     assert {record.via for record in found} == {"cli"}
     assert all("@" in record.by for record in found)
+
+
+def released(store: World, build_id: str, digit: str = "2") -> None:
+    """Record a build, as `hotcold release` does."""
+    record = Build(
+        v=1,
+        app="shop",
+        build=build(build_id, digit),
+        manifest=f"https://builds.example.com/shop-{build_id}.json",
+        revision="0" * 40,
+        branch="main",
+        tag=build_id,
+        by="anna",
+        at="2026-11-23T12:00:00+00:00",
+    )
+    store.do(store.store.put(build_key("shop", build_id), encode(record)))
+
+
+def test_a_released_build_is_named_by_its_id(run: Run, store: World, config: Path) -> None:
+    """Its record says all that hosts need: no manifest is fetched."""
+    released(store, "2026-11-24.1")
+    at = ("--app", "shop", "--config", config)
+    assert "rollout 1 of 2026-11-24.1 for shop" in run("rollout", "plan", "2026-11-24.1", *at).stdout
+    assert "started" in run("rollout", "start", "2026-11-24.1", *at, "--reason", "checkout fix").stdout
+    deploy = run("deploy", "2026-11-24.1", "--app", "shop", "--tier", "prod")
+    assert "order 2 for shop/prod" in deploy.stdout
+    order = store.order(tier_key("shop", "prod"))
+    assert order is not None
+    assert order.build == build("2026-11-24.1", "2")
+
+
+def test_a_build_that_was_never_released_names_those_near_it(run: Run, store: World, config: Path) -> None:
+    words = (
+        ("rollout", "plan", "2026-11-24.9", "--app", "shop", "--config", config),
+        ("rollout", "start", "2026-11-24.9", *APP, "--config", config),
+        ("deploy", "2026-11-24.9", "--app", "shop", "--tier", "prod"),
+    )
+    for each in words:
+        said = run(*each, exits=1).stderr
+        assert "no build of shop was released yet: `hotcold release cut --app shop` makes one" in said
+        assert "or give the path or URL of its manifest, which ends in .json" in said
+    for build_id in ("2026-11-24.1", "2026-11-24.2", "2026-10-01.1"):
+        released(store, build_id)
+    for each in words:
+        said = run(*each, exits=1).stderr
+        assert "build 2026-11-24.9 of shop was never released; near it are 2026-11-24.2, 2026-11-24.1" in said
+        assert "`hotcold release list --app shop` shows all" in said
+    assert "near it are 2026-11-24.2" in run("rollout", "plan", "nothing", *words[0][3:], exits=1).stderr
+    store.do(store.store.put(build_key("shop", "2026-11-24.2"), b"{}"))
+    said = run("rollout", "plan", "2026-11-24.2", *words[0][3:], exits=1).stderr
+    assert "the record of build 2026-11-24.2 cannot be read" in said
+    assert store.order(tier_key("shop", "prod")).build.id == "b1"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("location", ["./2026-11-24.1", "2026-11-24.1.json", "/nonexistent/2026-11-24.1"])
+def test_a_slash_or_the_ending_of_manifests_means_a_path(run: Run, store: World, location: str) -> None:
+    released(store, "2026-11-24.1")
+    said = run("deploy", location, "--app", "shop", "--tier", "prod", exits=1).stderr
+    assert "No such file" in said
+    assert "released" not in said
+
+
+def test_rollouts_are_listed_with_how_they_ended(run: Run, store: World, config: Path) -> None:
+    at = ("--app", "shop")
+    assert "no rollout of shop was ever started" in run("rollout", "list", *at, exits=1).stderr
+    assert json.loads(run("rollout", "list", *at, "--json").stdout) == {"app": "shop", "rollouts": []}
+    for number in range(1, 4):
+        released(store, f"2026-11-24.{number}", str(number + 1))
+        start = ("rollout", "start", f"2026-11-24.{number}", *at, "--config", config, "--reason", f"change {number}")
+        run(*start)
+        if number < 3:
+            run("rollout", "abort", *at, "--reason", "postponed")
+    lines = run("rollout", "list", *at).stdout.splitlines()
+    assert lines[0].split() == ["rollout", "build", "phase", "step", "by", "planned", "took"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["3", "2026-11-24.3", "ready"],
+        ["2", "2026-11-24.2", "aborted"],
+        ["1", "2026-11-24.1", "aborted"],
+    ]
+    assert "so far" in lines[1]
+    assert re.search(r"change 2; aborted by \S+@\S+: postponed$", lines[2])
+    found = json.loads(run("rollout", "list", *at, "--json").stdout)["rollouts"]
+    assert [each["rollout"] for each in found] == [3, 2, 1]
+    assert (found[0]["ended"], found[1]["because"], found[1]["step_count"]) == (None, "postponed", 3)
+    assert found[1]["lasted_s"] >= 0
+    store.do(store.store.put(rollout_state_key("shop", 2), b"{"))
+    assert "2" in run("rollout", "list", *at).stdout.splitlines()[2]
+    assert "cannot be read: hotcold/shop/checkpoint/rollouts/2/state" in run("rollout", "list", *at).stdout
+
+
+def test_the_keys_of_the_list_are_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rollouts.md").read_text()
+    table = page.partition("<!-- keys of rollout list -->\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \| \S.* \|$", table, re.MULTILINE) == list(Summary.__struct_fields__)
+
+
+def test_a_long_list_is_cut_and_says_so(run: Run, store: World, config: Path) -> None:
+    released(store, "2026-11-24.1")
+    at = ("--app", "shop")
+    for _ in range(22):
+        run("rollout", "start", "2026-11-24.1", *at, "--config", config, "--reason", "x")
+        run("rollout", "abort", *at, "--reason", "x")
+    lines = run("rollout", "list", *at).stdout.splitlines()
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1] == "there are older ones: --all shows them"
+    assert len(run("rollout", "list", *at, "--all").stdout.splitlines()) == 1 + 22
