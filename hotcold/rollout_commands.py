@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import msgspec
 from artifact import ConfigError, ManifestRef, Refused
 from artifact.locate import load_manifest, reference
 from checkpoint.actions import Desk
+from checkpoint.pipeline import Settings
 from checkpoint.rollout.picture import Picture, document
 from checkpoint.rollout.plan import Plan
+from checkpoint.starting import Prospect, check_confirmed, check_reachable, prospect
 from hotcold.command import Command, Failure, Lazy, LazyGroup
 from hotcold.consul_options import consul_options
 from hotcold.options import app_option, person
+from hotcold.prospect_view import prospect_lines
 from hotcold.rollout_options import at_desk, config_option, origin, pipeline_of, reason_option, span
 from hotcold.rollout_view import plan_lines, status_lines
 
@@ -38,6 +42,7 @@ _SHORT_S = 1.0
         "resume": Lazy(_STEERING, "resume", "Go on after a pause."),
         "advance": Lazy(_STEERING, "advance", "Go on to the next step, whatever this one waits for."),
         "set-aside": Lazy(_STEERING, "set_aside", "Do not wait for a host."),
+        "take-back": Lazy(_STEERING, "take_back", "Wait again for a host that was set aside."),
         "decide": Lazy(_STEERING, "decide", "Choose what becomes of a rollout that a closing window would cut."),
         "override": Lazy(_STEERING, "override", "Pierce windows, locks and slots for a while."),
         "abort": Lazy(_STEERING, "abort", "Stop for good; hosts stay as they are."),
@@ -88,32 +93,33 @@ def plan(
     consul: str | None,
     token_file: str | None,
 ) -> None:
-    """Show which hosts would get the build described by MANIFEST, and when, as windows and steps have it."""
-    made = _plan(manifest, app, config, from_tier, reason, consul=consul, token_file=token_file)
-    for line in plan_lines(made, datetime.now(UTC)):
+    """Show which hosts would get the build described by MANIFEST, and when; what it brings; and what is in its way."""
+    settings = pipeline_of(config, app)
+    found = _prospect(settings, _find(manifest, app), from_tier, reason, consul=consul, token_file=token_file)
+    made = found.plan
+    for line in (*plan_lines(made, datetime.now(UTC)), *prospect_lines(found, settings)):
         click.echo(line)
     if save is not None:
         save.write_bytes(msgspec.json.encode(made))
         click.echo(f"saved; to run exactly this: hotcold rollout start --plan {save} --app {app} --reason TEXT")
 
 
-def _plan(
-    manifest: str,
-    app: str,
-    config: Path | None,
+def _prospect(
+    settings: Settings,
+    build: Awaitable[ManifestRef],
     from_tier: str | None,
     reason: str,
     *,
     consul: str | None,
     token_file: str | None,
-) -> Plan:
-    settings = pipeline_of(config, app)
-    build = asyncio.run(_find(manifest, app))
+) -> Prospect:
+    by = person()
 
-    async def work(desk: Desk) -> Plan:
-        return await desk.plan(settings.pipeline, build, by=person(), reason=reason, first_tier=from_tier)
+    async def work(desk: Desk) -> Prospect:
+        made = await desk.plan(settings.pipeline, await build, by=by, reason=reason, first_tier=from_tier)
+        return await prospect(desk, settings, made, person=by, now=datetime.now(UTC))
 
-    return at_desk(app, consul, token_file, work)
+    return at_desk(settings.pipeline.app, consul, token_file, work)
 
 
 async def _find(manifest: str, app: str) -> ManifestRef:
@@ -145,6 +151,13 @@ async def _find(manifest: str, app: str) -> ManifestRef:
     help="Run exactly the plan that `rollout plan --save` wrote, instead of a MANIFEST's.",
 )
 @click.option("--override", "override_for", metavar="SPAN", help="Pierce windows, lock and slots for so long: 30m, 2h.")
+@click.option(
+    "--confirm",
+    "confirmed",
+    multiple=True,
+    metavar="NAME",
+    help="Confirm what the checklist of the configuration asks under that name; may be given several times.",
+)
 @reason_option
 @consul_options
 def start(
@@ -155,6 +168,7 @@ def start(
     from_tier: str | None,
     plan_file: Path | None,
     override_for: str | None,
+    confirmed: tuple[str, ...],
     reason: str,
     consul: str | None,
     token_file: str | None,
@@ -166,14 +180,25 @@ def start(
     if (manifest is None) == (plan_file is None):
         raise click.UsageError("give either MANIFEST or --plan")
     length = None if override_for is None else span(override_for)
-    if plan_file is not None:
-        made = _read_plan(plan_file)
-    else:
-        assert manifest is not None  # noqa: S101 - or a plan
-        made = _plan(manifest, app, config, from_tier, reason, consul=consul, token_file=token_file)
+    settings = pipeline_of(config, app)
     who = origin(reason)
-    at_desk(app, consul, token_file, lambda desk: desk.start(made, who, length))
-    for line in plan_lines(made, datetime.now(UTC)):
+
+    async def work(desk: Desk) -> Prospect:
+        if plan_file is not None:
+            made = _read_plan(plan_file)
+        else:
+            assert manifest is not None  # noqa: S101 - or a plan
+            build = await _find(manifest, app)
+            made = await desk.plan(settings.pipeline, build, by=who.by, reason=reason, first_tier=from_tier)
+        found = await prospect(desk, settings, made, person=who.by, now=who.at)
+        check_reachable(found, is_overridden=length is not None)
+        texts = check_confirmed(made, settings.checklist, confirmed)
+        await desk.start(made, who, length, texts)
+        return found
+
+    found = at_desk(app, consul, token_file, work)
+    made = found.plan
+    for line in (*plan_lines(made, datetime.now(UTC)), *prospect_lines(found, settings, is_started=True)):
         click.echo(line)
     click.echo(f"started; you are the commander. Follow it with: hotcold rollout watch --app {app}")
 

@@ -15,7 +15,7 @@ from checkpoint.rollout.picture import document
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import ROUTES
 from checkpoint.web.site import site_of
-from checkpoint.web.steering import perform
+from checkpoint.web.steering import HOST_DEEDS, perform
 from checkpoint.web.steps import BUTTONS
 from fleet import StoreUnreachable
 
@@ -149,11 +149,11 @@ _ACTION: Final = {
     "required": ["rollout", "action", "reason", "index"],
     "properties": {
         "rollout": {"type": "integer", "description": "number of the rollout that is meant"},
-        "action": {"type": "string", "enum": [*BUTTONS, "set-aside"]},
+        "action": {"type": "string", "enum": [*BUTTONS, *HOST_DEEDS]},
         "reason": {"type": "string"},
         "index": {"type": "integer", "description": "`rollout.index` that the decision was made on"},
-        "tier": {"type": "string", "description": "of the host to set aside"},
-        "host": {"type": "string", "description": "to set aside"},
+        "tier": {"type": "string", "description": "of the host to set aside or take back"},
+        "host": {"type": "string", "description": "to set aside or take back"},
     },
 }
 _ERROR: Final = {

@@ -126,10 +126,12 @@ async def host(request: web.Request) -> web.Response:
         first = next((step for step in snapshot.shown.steps if step.tier == tier and name in step.hosts), None)
         place = names.index(name) + 1 if name in names else None
         rank = {"place": place, "of": len(names), "step": first, "number": snapshot.shown.plan.number}
+    aside = () if snapshot.shown is None else snapshot.shown.rollout.set_aside
     return site.page(
         request,
         "host.html",
         host=view,
+        aside=next((each for each in aside if (each.tier, each.host) == (tier, name)), None),
         report=None if key is None else key.report,
         order=order,
         position=None if order is None else position(order.salt, name),
