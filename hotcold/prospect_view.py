@@ -49,7 +49,7 @@ def _summary(found: Prospect) -> str:
 
 def _commit_lines(found: Prospect) -> Iterator[str]:
     difference, tier = found.commits, found.base_tier
-    against = "" if difference.base is None else f" that {difference.base} on {tier} has not"
+    against = "" if not difference.is_compared else f" that {difference.base} on {tier} has not"
     for gap in difference.gaps:
         yield f"commits: {gap}"
     if difference.brings.count:

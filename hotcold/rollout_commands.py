@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,13 +18,14 @@ from checkpoint.actions import Desk
 from checkpoint.pipeline import Settings
 from checkpoint.rollout.picture import Picture, document
 from checkpoint.rollout.plan import Plan
-from checkpoint.starting import Prospect, check_confirmed, check_reachable, prospect
 from hotcold.command import Command, Failure, Lazy, LazyGroup
 from hotcold.consul_options import consul_options
 from hotcold.options import app_option, person
-from hotcold.prospect_view import prospect_lines
 from hotcold.rollout_options import at_desk, config_option, origin, pipeline_of, reason_option, span
 from hotcold.rollout_view import plan_lines, status_lines
+
+if TYPE_CHECKING:
+    from checkpoint.starting import Prospect
 
 _HERE = "hotcold.rollout_commands"
 _STEERING = "hotcold.steering_commands"
@@ -94,6 +96,8 @@ def plan(
     token_file: str | None,
 ) -> None:
     """Show which hosts would get the build described by MANIFEST, and when; what it brings; and what is in its way."""
+    from hotcold.prospect_view import prospect_lines  # noqa: PLC0415 - releases are loaded for who plans only
+
     settings = pipeline_of(config, app)
     found = _prospect(settings, _find(manifest, app), from_tier, reason, consul=consul, token_file=token_file)
     made = found.plan
@@ -113,6 +117,8 @@ def _prospect(
     consul: str | None,
     token_file: str | None,
 ) -> Prospect:
+    from checkpoint.starting import prospect  # noqa: PLC0415 - likewise
+
     by = person()
 
     async def work(desk: Desk) -> Prospect:
@@ -177,6 +183,9 @@ def start(
 
     Refused while another rollout is under way, the app is locked, the build denied, or somebody else commands.
     """
+    from checkpoint.starting import check_confirmed, check_reachable, prospect  # noqa: PLC0415 - likewise
+    from hotcold.prospect_view import prospect_lines  # noqa: PLC0415 - likewise
+
     if (manifest is None) == (plan_file is None):
         raise click.UsageError("give either MANIFEST or --plan")
     length = None if override_for is None else span(override_for)

@@ -29,6 +29,7 @@ class Difference:
         takes_out: commits that the base has, and the build has not: what is gone again.
         lacks: what else was on the main branch and is not in it.
         gaps: what the records do not tell, a sentence each.
+        is_compared: whether both are recorded; if not, `brings` is what came in since the build before.
     """
 
     build: str
@@ -37,6 +38,7 @@ class Difference:
     takes_out: Commits = _NONE
     lacks: Commits = _NONE
     gaps: tuple[str, ...] = ()
+    is_compared: bool = True
 
     @property
     def is_back(self) -> bool:
@@ -55,9 +57,8 @@ def difference(build_id: str, base_id: str | None, keys: Sequence[BuildKey]) -> 
     records = {key.id: key.build for key in keys if key.build is not None}
     build = records.get(build_id)
     if build is None:
-        return Difference(
-            build_id, base_id, gaps=(f"{build_id} was not recorded by a release: its commits are unknown",)
-        )
+        said = f"{build_id} was not recorded by a release: its commits are unknown"
+        return Difference(build_id, base_id, gaps=(said,), is_compared=False)
     names = _names(records.values())
     line = tuple(_line(build, records))
     lacks = _lacking(build, line, keys, names)
@@ -68,7 +69,8 @@ def difference(build_id: str, base_id: str | None, keys: Sequence[BuildKey]) -> 
         why = "nothing runs there yet" if base_id is None else f"{base_id}, which runs there, was not recorded"
         since = "" if build.since is None else f" since {build.since}"
         own = Commits(build.commits, build.commit_count)
-        return Difference(build_id, base_id, own, lacks=lacks, gaps=(f"{why}: shown is what came in{since}",))
+        said = f"{why}: shown is what came in{since}"
+        return Difference(build_id, base_id, own, lacks=lacks, gaps=(said,), is_compared=False)
     other = tuple(_line(base, records))
     both = {each.build.id for each in line} & {each.build.id for each in other}
     ours, theirs = _until(line, both), _until(other, both)

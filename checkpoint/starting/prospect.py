@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from artifact import HotcoldError, Refused
+import msgspec
+
+from artifact import ConfigError, HotcoldError, Refused
 from artifact.locate import load_manifest, reference
 from checkpoint.actions import Desk
 from checkpoint.observing import look
@@ -73,10 +75,18 @@ def check_reachable(found: Prospect, *, is_overridden: bool) -> None:
 async def prospect(desk: Desk, settings: Settings, plan: Plan, *, person: str, now: datetime) -> Prospect:
     """Read records, guards and hosts as they stand now, and the manifest.
 
+    The pipeline is the plan's own; the rest of the configuration is as it is now.
+
     Raises:
         StoreUnreachable: no answer.
         Refused: a document cannot be read.
+        ConfigError: the configuration is another app's.
     """
+    if settings.pipeline.app != desk.app:
+        raise ConfigError(
+            f"the configuration is for {settings.pipeline.app!r}, not for {desk.app!r}: name its own with --config"
+        )
+    settings = msgspec.structs.replace(settings, pipeline=plan.pipeline)
     keys, view, around, engine, latest = await asyncio.gather(
         read_builds(desk.store, desk.app, desk.insistence),
         look(desk.store, desk.app),
