@@ -89,7 +89,7 @@ async def draw_starting(browser: Browser) -> None:
                 await record(world.store, each, world.desk.insistence, by=each.by, at=world.time.wall, pause=no_pause)
             await world.desk.guarding.deny(builds[1].build, world.origin("bob@desk", reason="errors since 14:05"))
             await world.desk.guarding.release_command(world.origin())
-            await world.fleet.silence("prod", "prod-017")
+            await world.fleet.silence("prod", "prod-17")
             await web.shown()
             for name, facts in (("", {}), ("-phone", {**PHONE, "color_scheme": "dark"})):
                 async with visitor(browser, web.serving.url, **facts) as who:
