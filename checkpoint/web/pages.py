@@ -210,6 +210,8 @@ async def settings(request: web.Request) -> web.Response:
         webhooks=[(each.name, bare(each.url), each.format) for each in site.settings.webhooks],
         people=site.identities.names if is_admin else (),
         web=site.identities.settings,
+        checklist=site.settings.checklist,
+        hotfix_from=site.settings.hotfix_from,
         **_banner(await site.snapshot()),
     )
 

@@ -216,6 +216,9 @@ async def test_nothing_starts_before_all_is_confirmed(tmp_path: Path) -> None:
     """Each text that the configuration asks for is ticked, and stands in the audit; a made-up one is refused."""
     async with web_world(tmp_path, pipeline=f"{PIPELINE}{ASKED}") as web:
         client = await web.as_("deploy")
+        settings = text_of(await client.get("/settings"))
+        assert "Old and new build bear the database (prod)" in settings
+        assert "Hotfixes begin at the first tier" in settings
         page = await planned(client, "b1")
         assert page.text.count('type="checkbox" name="confirm"') == 2
         before = await web.everything()
