@@ -79,13 +79,13 @@ class Desk:
         on_retry: Callable[[StoreUnreachable], None] = lambda _: None,
     ) -> None:
         self.app = app
-        self._store = store
+        self.store = store
         self._now = now
         self._new_salt = new_salt
         self._pause = pause
-        self._insistence = Insistence(pause, on_retry)
-        self.guarding = Guarding(store, app, self._insistence, pause)
-        self.ledger = Ledger(store, app, self._insistence)
+        self.insistence = Insistence(pause, on_retry)
+        self.guarding = Guarding(store, app, self.insistence, pause)
+        self.ledger = Ledger(store, app, self.insistence)
 
     async def plan(
         self, pipeline: Pipeline, build: ManifestRef, *, by: str, reason: str, first_tier: str | None = None
@@ -99,7 +99,7 @@ class Desk:
             raise ConfigError(f"the pipeline is for {pipeline.app!r}, not for {self.app!r}")
         number, _ = await self.ledger.pointer()
         around = await self.ledger.surroundings()
-        services = await self._insistence.ask(lambda: self._store.services(service_name(self.app)))
+        services = await self.insistence.ask(lambda: self.store.services(service_name(self.app)))
         zones = {
             (each.meta.get("tier", ""), each.meta.get("host", "")): each.meta["zone"]
             for each in services
@@ -129,17 +129,25 @@ class Desk:
         if ongoing is None:
             return None
         around = await self.ledger.surroundings()
-        services = await self._insistence.ask(lambda: self._store.services(service_name(self.app)))
+        services = await self.insistence.ask(lambda: self.store.services(service_name(self.app)))
         silent = silent_hosts(around.hosts, services)
         return picture(ongoing, around, silent, await self.leader(), self._now())
 
     async def leader(self) -> str | None:
         """The engine that leads, None where none does."""
-        entry = await self._insistence.ask(lambda: self._store.read(f"{leader_prefix(self.app)}0"))
+        entry = await self.insistence.ask(lambda: self.store.read(f"{leader_prefix(self.app)}0"))
         return None if entry is None or entry.session is None else entry.value.decode(errors="replace")
 
-    async def start(self, plan: Plan, origin: ev.Origin, override: timedelta | None = None) -> Written:
+    async def start(
+        self, plan: Plan, origin: ev.Origin, override: timedelta | None = None, confirmed: Sequence[str] = ()
+    ) -> Written:
         """Begin to carry out a plan; who starts it is its commander.
+
+        Args:
+            plan: what to do.
+            origin: who.
+            override: pierce windows, locks, denials and slots for so long.
+            confirmed: texts that were confirmed, for the audit; see `checkpoint.starting.check_confirmed`.
 
         Raises:
             Refused: another rollout is under way, the app is locked, the build denied, somebody else commands, or the
@@ -158,7 +166,9 @@ class Desk:
             check_guards(around.guards, plan.build, remedy="or start with --override")
         lease = self._lease_for_start(plan, around, origin)
         pierced = None if override is None else Override(by=origin.by, reason=origin.reason, until=origin.at + override)
-        written = await self.ledger.start(plan, before, around, origin, lease=lease, override=pierced)
+        written = await self.ledger.start(
+            plan, before, around, origin, lease=lease, override=pierced, confirmed=confirmed
+        )
         if written is None:
             raise Refused(
                 f"something changed in {self.app} meanwhile; nothing was started. Look at `hotcold rollout status "
@@ -226,10 +236,10 @@ class Desk:
     async def changes_since(self, index: int) -> tuple[Record, ...]:
         """The latest records that were written after an index, oldest first, at most five."""
         found: list[Record] = []
-        head, _ = read_head(await self._insistence.ask(lambda: self._store.read(audit_head_key(self.app))))
+        head, _ = read_head(await self.insistence.ask(lambda: self.store.read(audit_head_key(self.app))))
         for number in range(head.number, max(0, head.number - _SHOWN_CHANGES), -1):
             key = audit_key(self.app, number)
-            entry = await self._insistence.ask(lambda key=key: self._store.read(key))  # type: ignore[misc]
+            entry = await self.insistence.ask(lambda key=key: self.store.read(key))  # type: ignore[misc]
             if entry is None or entry.modify_index <= index:
                 break
             found.append(read_record(entry.value))

@@ -98,18 +98,32 @@ class Guarding:
 
         return await self._change(lock_key(self.app), Guards, "allowed", change, origin)
 
-    async def take_command(self, origin: Origin, length: timedelta, *, force: bool = False) -> Lease:
+    async def take_command(
+        self, origin: Origin, length: timedelta, *, force: bool = False, seen: str | None = None
+    ) -> Lease:
         """Become the commander, or go on being it for `length` from now.
 
+        Args:
+            origin: who.
+            length: how long.
+            force: also where somebody else is.
+            seen: who was seen to be; None: whoever is.
+
         Raises:
-            Refused: somebody else is, and `force` is not set.
+            Refused: somebody else is, and `force` is not set; or somebody else than was seen.
         """
         taken: list[Lease] = []
 
         def change(lease: Lease | None) -> tuple[Lease, str]:
             is_live = lease is not None and lease.is_live(origin.at)
-            if lease is not None and is_live and not lease.is_of(origin.by) and not force:
-                raise not_the_commander(lease)
+            if lease is not None and is_live and not lease.is_of(origin.by):
+                if seen is not None and lease.holder != seen:
+                    raise Refused(
+                        f"{lease.holder} has the command by now, not {seen}: nothing was done. Look, and decide again",
+                        kind="stale",
+                    )
+                if not force:
+                    raise not_the_commander(lease)
             is_same = lease is not None and is_live and lease.is_of(origin.by)
             since = lease.since if lease is not None and is_same else origin.at
             new = Lease(holder=origin.by, since=since, until=origin.at + length, note=origin.reason)

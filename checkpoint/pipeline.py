@@ -23,6 +23,8 @@ from fleet.keys import check_name
 from fleet.strict_toml import parse_toml, read_text
 
 ALL_PERCENT: Final = 100.0
+MAX_CONFIRMATION: Final = 200
+"""Characters of a text that is confirmed: all of them stand in one record of the audit."""
 DEFAULT_PATH: Final = Path("/etc/hotcold/checkpoint.toml")
 
 
@@ -107,6 +109,19 @@ class Webhook(_Table, frozen=True):
     timeout_s: float = 10.0
 
 
+class Confirmation(_Table, frozen=True):
+    """`[[checklist]]`: a text that the commander confirms before a start; it goes into the audit with it.
+
+    Attributes:
+        name: for forms and `--confirm`.
+        tiers: asked where the rollout reaches one of them; none: always.
+    """
+
+    name: str
+    text: str
+    tiers: tuple[str, ...] = ()
+
+
 class Document(_Table, frozen=True):
     """The whole file as it is written."""
 
@@ -121,6 +136,8 @@ class Document(_Table, frozen=True):
     metrics_interval_s: float = 30.0
     recordings: str | None = None
     release: dict[str, Any] | None = None
+    checklist: tuple[Confirmation, ...] = ()
+    hotfix_from: str | None = None
     web: WebTable = WebTable()
 
 
@@ -161,12 +178,19 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole configuration: the pipeline, and what stays with the engine that has read it."""
+    """The whole configuration: the pipeline, and what stays with the engine that has read it.
+
+    Attributes:
+        checklist: what is confirmed before a start.
+        hotfix_from: tier at which rollouts of hotfixes begin; None: at the first, as all.
+    """
 
     pipeline: Pipeline
     webhooks: tuple[Webhook, ...] = ()
     metrics_interval_s: float = 30.0
     recordings: Path | None = None
+    checklist: tuple[Confirmation, ...] = ()
+    hotfix_from: str | None = None
     web: WebTable = WebTable()
 
 
@@ -181,6 +205,7 @@ DEFAULT_TIERS: Final = (
     TierTable(name="canary", bake_s=600.0),
     TierTable(name="prod", steps=(10.0, 25.0, 50.0, 75.0, ALL_PERCENT)),
 )
+DEFAULT_HOTFIX_FROM: Final = "canary"
 DEFAULT_WINDOWS: Final = (
     Window(
         name="business hours",
@@ -194,7 +219,7 @@ DEFAULT_WINDOWS: Final = (
 
 def default_settings(app: str) -> Settings:
     """What counts without a file: staging with a smoke test, dogfood, canary, prod by five steps, business hours."""
-    return _settle(Document(app=app, tiers=DEFAULT_TIERS, windows=DEFAULT_WINDOWS))
+    return _settle(Document(app=app, tiers=DEFAULT_TIERS, windows=DEFAULT_WINDOWS, hotfix_from=DEFAULT_HOTFIX_FROM))
 
 
 def load_settings(path: Path) -> Settings:
@@ -219,7 +244,8 @@ def parse_settings(text: str) -> Settings:
         parse_release(text, document.app)
     if not document.tiers:
         windows = document.windows or DEFAULT_WINDOWS
-        document = msgspec.structs.replace(document, tiers=DEFAULT_TIERS, windows=windows)
+        hotfix_from = document.hotfix_from or DEFAULT_HOTFIX_FROM
+        document = msgspec.structs.replace(document, tiers=DEFAULT_TIERS, windows=windows, hotfix_from=hotfix_from)
     return _settle(document)
 
 
@@ -235,6 +261,7 @@ def _settle(document: Document) -> Settings:
         raise ConfigError(f"commander.lease_s = {document.commander.lease_s:g}: must be greater than 0")
     _check_webhooks(document.webhooks)
     _check_metrics(document, names)
+    _check_starts(document, names)
     check_web(document.web)
     pipeline = Pipeline(
         app=document.app,
@@ -250,6 +277,8 @@ def _settle(document: Document) -> Settings:
         web=document.web,
         metrics_interval_s=document.metrics_interval_s,
         recordings=None if document.recordings is None else Path(document.recordings),
+        checklist=document.checklist,
+        hotfix_from=document.hotfix_from,
     )
 
 
@@ -331,6 +360,20 @@ def _check_webhooks(webhooks: tuple[Webhook, ...]) -> None:
             raise ConfigError(f'webhooks "{webhook.name}": timeout_s must be greater than 0')
         if names.count(webhook.name) > 1:
             raise ConfigError(f'webhooks: "{webhook.name}" stands there twice')
+
+
+def _check_starts(document: Document, tiers: list[str]) -> None:
+    names = [check_name("confirmation", each.name) for each in document.checklist]
+    for each in document.checklist:
+        unknown = [tier for tier in each.tiers if tier not in tiers]
+        if unknown:
+            raise ConfigError(f'checklist "{each.name}": no tier {unknown[0]}; known here: {", ".join(tiers)}')
+        if names.count(each.name) > 1:
+            raise ConfigError(f'checklist: "{each.name}" stands there twice')
+        if not each.text.strip() or not each.text.isprintable() or len(each.text) > MAX_CONFIRMATION:
+            raise ConfigError(f'checklist "{each.name}": text must be one line of 1 to {MAX_CONFIRMATION} characters')
+    if document.hotfix_from is not None and document.hotfix_from not in tiers:
+        raise ConfigError(f'hotfix_from = "{document.hotfix_from}": no such tier; known here: {", ".join(tiers)}')
 
 
 def _check_metrics(document: Document, tiers: list[str]) -> None:

@@ -109,6 +109,8 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         since: id of the build whose commits are not counted here, or None.
         commits: what came in since that build, the newest first; the first of them where there are many.
         commit_count: how many came in.
+        not_yet: what the main branch had and the build has not, as it was when the build was recorded; likewise.
+        not_yet_count: how many.
         hotfix_of: id of the build that this one mends, or None.
         picks: commits that were picked onto that build, as they were named on the main branch.
         notes: what is new, for people.
@@ -126,6 +128,8 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     since: str | None = None
     commits: tuple[Commit, ...] = ()
     commit_count: int = 0
+    not_yet: tuple[Commit, ...] = ()
+    not_yet_count: int = 0
     hotfix_of: str | None = None
     picks: tuple[str, ...] = ()
     notes: str | None = None

@@ -141,7 +141,7 @@ def _git(app: str, config: Path | None, repo: Path | None) -> tuple[Git | None, 
 
 
 def _lacking(git: Git | None, key: BuildKey) -> Commits | None:
-    """What the main branch has and the build has not; None: it cannot be told."""
+    """What the main branch has and the build has not; None: no repository tells."""
     build: Build | None = key.build
     if git is None or build is None or not git.is_known(build.revision):
         return None

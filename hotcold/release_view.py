@@ -67,6 +67,10 @@ def lines_of(build: Build, standing: Standing, lacking: Commits | None) -> Itera
         yield ""
         yield f"not yet in it, {many(lacking.count, 'commit')}:"
         yield from _commits(lacking.shown, lacking.count)
+    elif build.not_yet_count:
+        yield ""
+        yield f"not yet in it when it was recorded, {many(build.not_yet_count, 'commit')}:"
+        yield from _commits(build.not_yet, build.not_yet_count)
 
 
 def _commits(shown: Sequence[Commit], count: int) -> Iterator[str]:

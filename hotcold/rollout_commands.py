@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from artifact import ConfigError, Refused
 from checkpoint.actions import Desk
+from checkpoint.pipeline import Settings
 from checkpoint.rollout.document import document
 from checkpoint.rollout.picture import Picture
 from checkpoint.rollout.plan import Plan
-from hotcold.build_argument import METAVAR, choose
+from hotcold.build_argument import METAVAR, Chosen, choose
 from hotcold.command import Command, Failure, Lazy, LazyGroup
 from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, person
 from hotcold.rollout_options import at_desk, config_option, origin, pipeline_of, reason_option, span
 from hotcold.rollout_view import plan_lines, status_lines
+
+if TYPE_CHECKING:
+    from checkpoint.starting import Prospect
 
 _HERE = "hotcold.rollout_commands"
 _STEERING = "hotcold.steering_commands"
@@ -41,6 +47,7 @@ _SHORT_S = 1.0
         "resume": Lazy(_STEERING, "resume", "Go on after a pause."),
         "advance": Lazy(_STEERING, "advance", "Go on to the next step, whatever this one waits for."),
         "set-aside": Lazy(_STEERING, "set_aside", "Do not wait for a host."),
+        "take-back": Lazy(_STEERING, "take_back", "Wait again for a host that was set aside."),
         "decide": Lazy(_STEERING, "decide", "Choose what becomes of a rollout that a closing window would cut."),
         "override": Lazy(_STEERING, "override", "Pierce windows, locks and slots for a while."),
         "abort": Lazy(_STEERING, "abort", "Stop for good; hosts stay as they are."),
@@ -91,35 +98,41 @@ def plan(
     consul: str | None,
     token_file: str | None,
 ) -> None:
-    """Show which hosts would get BUILD, and when, as windows and steps have it.
+    """Show which hosts would get BUILD, and when; what it brings; and what is in its way.
 
     BUILD is the id of a released build, or the path or URL of its manifest.
     """
-    made = _plan(build, app, config, from_tier, reason, consul=consul, token_file=token_file)
-    for line in plan_lines(made, datetime.now(UTC)):
+    from hotcold.prospect_view import prospect_lines  # noqa: PLC0415 - releases are loaded for who plans only
+
+    settings = pipeline_of(config, app)
+    chosen = choose(build, app, settings_of(consul, token_file))
+    found = _prospect(settings, chosen, from_tier, reason, consul=consul, token_file=token_file)
+    made = found.plan
+    for line in (*plan_lines(made, datetime.now(UTC)), *prospect_lines(found, settings)):
         click.echo(line)
     if save is not None:
         save.write_bytes(msgspec.json.encode(made))
         click.echo(f"saved; to run exactly this: hotcold rollout start --plan {save} --app {app} --reason TEXT")
 
 
-def _plan(
-    build: str,
-    app: str,
-    config: Path | None,
+def _prospect(
+    settings: Settings,
+    chosen: Awaitable[Chosen],
     from_tier: str | None,
     reason: str,
     *,
     consul: str | None,
     token_file: str | None,
-) -> Plan:
-    settings = pipeline_of(config, app)
-    chosen = asyncio.run(choose(build, app, settings_of(consul, token_file)))
+) -> Prospect:
+    from checkpoint.starting import prospect  # noqa: PLC0415 - likewise
 
-    async def work(desk: Desk) -> Plan:
-        return await desk.plan(settings.pipeline, chosen.build, by=person(), reason=reason, first_tier=from_tier)
+    by = person()
 
-    return at_desk(app, consul, token_file, work)
+    async def work(desk: Desk) -> Prospect:
+        made = await desk.plan(settings.pipeline, (await chosen).build, by=by, reason=reason, first_tier=from_tier)
+        return await prospect(desk, settings, made, person=by, now=datetime.now(UTC))
+
+    return at_desk(settings.pipeline.app, consul, token_file, work)
 
 
 @click.command(
@@ -145,6 +158,13 @@ def _plan(
     help="Run exactly the plan that `rollout plan --save` wrote, instead of a plan for BUILD.",
 )
 @click.option("--override", "override_for", metavar="SPAN", help="Pierce windows, lock and slots for so long: 30m, 2h.")
+@click.option(
+    "--confirm",
+    "confirmed",
+    multiple=True,
+    metavar="NAME",
+    help="Confirm what the checklist of the configuration asks under that name; may be given several times.",
+)
 @reason_option
 @consul_options
 def start(
@@ -155,6 +175,7 @@ def start(
     from_tier: str | None,
     plan_file: Path | None,
     override_for: str | None,
+    confirmed: tuple[str, ...],
     reason: str,
     consul: str | None,
     token_file: str | None,
@@ -164,17 +185,31 @@ def start(
     BUILD is the id of a released build, or the path or URL of its manifest. Refused while another rollout is under
     way, the app is locked, the build denied, or somebody else commands.
     """
+    from checkpoint.starting import check_confirmed, check_reachable, prospect  # noqa: PLC0415 - likewise
+    from hotcold.prospect_view import prospect_lines  # noqa: PLC0415 - likewise
+
     if (build is None) == (plan_file is None):
         raise click.UsageError("give either BUILD or --plan")
     length = None if override_for is None else span(override_for)
-    if plan_file is not None:
-        made = _read_plan(plan_file)
-    else:
-        assert build is not None  # noqa: S101 - or a plan
-        made = _plan(build, app, config, from_tier, reason, consul=consul, token_file=token_file)
+    settings = pipeline_of(config, app)
     who = origin(reason)
-    at_desk(app, consul, token_file, lambda desk: desk.start(made, who, length))
-    for line in plan_lines(made, datetime.now(UTC)):
+
+    async def work(desk: Desk) -> Prospect:
+        if plan_file is not None:
+            made = _read_plan(plan_file)
+        else:
+            assert build is not None  # noqa: S101 - or a plan
+            chosen = await choose(build, app, settings_of(consul, token_file))
+            made = await desk.plan(settings.pipeline, chosen.build, by=who.by, reason=reason, first_tier=from_tier)
+        found = await prospect(desk, settings, made, person=who.by, now=who.at)
+        check_reachable(found, is_overridden=length is not None)
+        texts = check_confirmed(made, settings.checklist, confirmed)
+        await desk.start(made, who, length, texts)
+        return found
+
+    found = at_desk(app, consul, token_file, work)
+    made = found.plan
+    for line in (*plan_lines(made, datetime.now(UTC)), *prospect_lines(found, settings, is_started=True)):
         click.echo(line)
     click.echo(f"started; you are the commander. Follow it with: hotcold rollout watch --app {app}")
 

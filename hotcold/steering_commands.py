@@ -95,14 +95,42 @@ def set_aside(
     token_file: str | None,
 ) -> None:
     """Do not wait for HOST in this rollout. It rejoins by itself once it does what is ordered. For the commander."""
-
-    async def present_tier(desk: Desk) -> str:
-        ongoing = await desk.ledger.latest()
-        return "" if ongoing is None else ongoing.plan.steps[ongoing.rollout.phase.step].rule.tier
-
-    tier = tier or at_desk(app, consul, token_file, present_tier)
+    tier = tier or at_desk(app, consul, token_file, _present_tier)
     event = ev.SetAsideRequested(tier, host)
     act(app, consul, token_file, event, origin(reason, index), idle=f"{host} is not waited for")
+
+
+@click.command(
+    "take-back",
+    cls=Command,
+    examples=["hotcold rollout take-back web-7 --app shop --tier prod --reason 'the disk is new'"],
+    exits={0: "waited for again, or it always was", 1: "refused: somebody else commands, or it has changed"},
+)
+@click.argument("host", metavar="HOST")
+@app_option
+@click.option("--tier", metavar="TIER", help="The host's tier.  [default: that of the present step]")
+@reason_option
+@index_option
+@consul_options
+def take_back(
+    *,
+    host: str,
+    app: str,
+    tier: str | None,
+    reason: str,
+    index: int | None,
+    consul: str | None,
+    token_file: str | None,
+) -> None:
+    """Wait for HOST again, which was set aside. It counts from now on, also against the budget. For the commander."""
+    tier = tier or at_desk(app, consul, token_file, _present_tier)
+    event = ev.TakeBackRequested(tier, host)
+    act(app, consul, token_file, event, origin(reason, index), idle=f"{host} is not set aside")
+
+
+async def _present_tier(desk: Desk) -> str:
+    ongoing = await desk.ledger.latest()
+    return "" if ongoing is None else ongoing.plan.steps[ongoing.rollout.phase.step].rule.tier
 
 
 @click.command(

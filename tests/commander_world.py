@@ -15,6 +15,7 @@ from checkpoint import HostKey
 from fleet import ConsulSettings, ConsulStore, Entry, Order, Problem, Report, StoreUnreachable, decode_order, encode
 from fleet.devserver import DevServer
 from fleet.keys import host_key
+from fleet.store import Operation
 
 
 def build(build_id: str, digit: str = "0") -> ManifestRef:
@@ -47,7 +48,7 @@ async def write_reports(store: ConsulStore, reports: Sequence[Report]) -> None:
 
 
 class LossyStore:
-    """A real store behind a bad network: each fault in `faults` hits the next put.
+    """A real store behind a bad network: each fault in `faults` hits the next put or transaction.
 
     `lost question` fails before the write arrives, `lost answer` after it; a callable is somebody else's deed just
     before ours.
@@ -65,13 +66,19 @@ class LossyStore:
         return await self._store.read_prefix(prefix)
 
     async def put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
+        return await self._badly(lambda: self._store.put(key, value, cas=cas))
+
+    async def transact(self, operations: Sequence[Operation]) -> bool:
+        return await self._badly(lambda: self._store.transact(operations))
+
+    async def _badly(self, write: Callable[[], Awaitable[bool]]) -> bool:
         self.put_count += 1
         fault = self._faults.pop(0) if self._faults else None
         if callable(fault):
             await fault()
         if fault == "lost question":
             raise StoreUnreachable("the question was lost")
-        answer = await self._store.put(key, value, cas=cas)
+        answer = await write()
         if fault == "lost answer":
             raise StoreUnreachable("the answer was lost")
         return answer

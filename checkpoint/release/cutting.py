@@ -3,7 +3,8 @@
 Each step is left to its module. What is promised, whenever this is killed and however often it is run:
 
 - The tag comes first and is never moved: an id that was begun is never given to another build.
-- The record comes last, and is written once: what is recorded can be deployed, and nothing half is recorded.
+- The record comes last, and is written once, with the audit's: what is recorded can be deployed, and nothing
+  half is recorded.
 - In between, `resume` goes on with the same commit. Nothing is made twice that is there already.
 """
 
@@ -41,8 +42,8 @@ class Records(Protocol):
     def standing(self) -> Standing:
         """Records, orders and denied builds."""
 
-    def record(self, build: Build) -> bool:
-        """Write a record where there is none."""
+    def record(self, build: Build, *, by: str, at: datetime) -> bool:
+        """Write a record where there is none, and the audit's with it."""
 
 
 class Releaser:
@@ -325,8 +326,8 @@ class Releaser:
             )
             self._uploader.upload(files, document)
             build = self._described(begun, manifest, document.name, before)
-            if self._records.record(build):
-                self._say(f"recorded {begun.id}")
+            if self._records.record(build, by=self._by, at=self._now()):
+                self._say(f"recorded {begun.id}, and in the audit")
             self._workshop.close(begun.id)
             return build
 
@@ -340,6 +341,7 @@ class Releaser:
             self._say(f"commit {before.revision[:12]} of build {before.build.id} is not in {self._git.repo}")
             since = None
         commits = self._git.log(begun.commit, None if since is None else since.revision)
+        lacking = self._git.log(self._git.main_commit(), begun.commit)
         return Build(
             v=VERSION,
             app=self._app,
@@ -353,6 +355,8 @@ class Releaser:
             since=None if since is None else since.build.id,
             commits=commits.shown,
             commit_count=commits.count,
+            not_yet=lacking.shown,
+            not_yet_count=lacking.count,
             hotfix_of=begun.hotfix_of,
             picks=begun.picks,
             notes=begun.notes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from checkpoint.guards import Denied
@@ -52,9 +53,9 @@ class Ledger:
         """Records, orders and denied builds; raises as `builds`."""
         return self._do(self._standing)
 
-    def record(self, build: Build) -> bool:
+    def record(self, build: Build, *, by: str, at: datetime) -> bool:
         """See `checkpoint.release.records.record`."""
-        return self._do(lambda store: record(store, build, self._insistence))
+        return self._do(lambda store: record(store, build, self._insistence, by=by, at=at, pause=asyncio.sleep))
 
     async def _standing(self, store: Store) -> Standing:
         ask = self._insistence.ask

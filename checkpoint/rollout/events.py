@@ -165,6 +165,14 @@ class SetAsideRequested:
 
 
 @dataclass(frozen=True)
+class TakeBackRequested:
+    """Wait for a host again that was set aside."""
+
+    tier: str
+    host: str
+
+
+@dataclass(frozen=True)
 class OverrideRequested:
     """Pierce windows, freezes, locks and slots for so long; zero: no longer."""
 
@@ -191,6 +199,7 @@ Command = (
     | AbortRequested
     | RollbackRequested
     | SetAsideRequested
+    | TakeBackRequested
     | OverrideRequested
     | ClosingDecided
 )

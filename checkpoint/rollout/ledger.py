@@ -180,6 +180,7 @@ class Ledger:
         *,
         lease: Lease | None = None,
         override: Override | None = None,
+        confirmed: Sequence[str] = (),
     ) -> Written | None:
         """Write a plan and a rollout at its beginning; None where something else was written meanwhile.
 
@@ -190,8 +191,9 @@ class Ledger:
             origin: who.
             lease: to be written with it; None: leave it.
             override: that it starts under.
+            confirmed: texts that were confirmed before.
         """
-        rollout, effects = begin(plan, origin, override)
+        rollout, effects = begin(plan, origin, override, confirmed)
         state = rollout_state_key(self.app, plan.number)
         operations: list[Operation] = [
             Put(

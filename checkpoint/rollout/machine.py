@@ -9,7 +9,7 @@ Going on after a pause starts the step's checks anew. A command that does not ap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -26,8 +26,11 @@ _VERIFYING = (st.Deploying, st.Baking, st.Testing, st.Judging, st.Approving)
 """Phases of a step that is ordered."""
 
 
-def begin(plan: Plan, origin: ev.Origin, override: st.Override | None = None) -> Outcome:
-    """A rollout before its first step, under an override where one was given with the start."""
+def begin(plan: Plan, origin: ev.Origin, override: st.Override | None = None, confirmed: Sequence[str] = ()) -> Outcome:
+    """A rollout before its first step, under an override where one was given with the start.
+
+    What was confirmed before stands in its first record.
+    """
     rollout = Rollout(
         v=1,
         number=plan.number,
@@ -40,10 +43,15 @@ def begin(plan: Plan, origin: ev.Origin, override: st.Override | None = None) ->
     )
     pierced = "" if override is None else f"; windows, locks and slots do not count until {override.until.isoformat()}"
     path = " -> ".join(tier.name for tier in plan.tiers)
-    return rollout, (ev.Note("started", f"rollout {plan.number} of {plan.build.id} starts: {path}{pierced}"),)
+    left_out = [tier for tier in plan.pipeline.tiers if tier not in {each.name for each in plan.tiers}]
+    without = f", without {', '.join(left_out)}" if left_out else ""
+    said = f"; confirmed: {'; '.join(confirmed)}" if confirmed else ""
+    return rollout, (
+        ev.Note("started", f"rollout {plan.number} of {plan.build.id} starts: {path}{without}{pierced}{said}"),
+    )
 
 
-def advance(rollout: Rollout, plan: Plan, event: ev.Event, origin: ev.Origin) -> Outcome:  # noqa: PLR0911 - a row for each command
+def advance(rollout: Rollout, plan: Plan, event: ev.Event, origin: ev.Origin) -> Outcome:  # noqa: C901, PLR0911 - a row for each command
     """What becomes of a rollout by an event, and what follows.
 
     Without effects nothing is to be written.
@@ -66,6 +74,8 @@ def advance(rollout: Rollout, plan: Plan, event: ev.Event, origin: ev.Origin) ->
             return _rolled_back(rollout, origin.reason, origin)
         case ev.SetAsideRequested(tier, host):
             return _set_aside(rollout, tier, host, origin)
+        case ev.TakeBackRequested(tier, host):
+            return _taken_back(rollout, tier, host, origin)
         case ev.OverrideRequested(length):
             return _overridden(rollout, length, origin)
         case ev.ClosingDecided():
@@ -248,6 +258,15 @@ def _set_aside(rollout: Rollout, tier: str, host: str, origin: ev.Origin) -> Out
     aside = st.SetAside(tier=tier, host=host, by=origin.by, reason=origin.reason, at=origin.at)
     return replace(rollout, set_aside=(*rollout.set_aside, aside)), (
         ev.Note("set_aside", f"{tier}/{host} is not waited for: {origin.reason}"),
+    )
+
+
+def _taken_back(rollout: Rollout, tier: str, host: str, origin: ev.Origin) -> Outcome:
+    rest = tuple(each for each in rollout.set_aside if (each.tier, each.host) != (tier, host))
+    if rollout.is_ended or rest == rollout.set_aside:
+        return rollout, ()
+    return replace(rollout, set_aside=rest), (
+        ev.Note("taken_back", f"{tier}/{host} is waited for again: {origin.reason}"),
     )
 
 

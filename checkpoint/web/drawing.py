@@ -22,7 +22,7 @@ from checkpoint.windows import Freeze, earliest, freeze_at
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("banners", "now", "strip", "tiers", "command", "log"),
-    "rollout": ("banners", "now", "strip", "steps", "trouble", "log"),
+    "rollout": ("banners", "now", "strip", "steps", "trouble", "log", "command"),
     "plain": ("banners",),
 }
 """What is drawn anew on each kind of page."""
@@ -71,6 +71,7 @@ def facts_of(kind: str, snapshot: Snapshot, number: int | None = None, *, order:
     facts: dict[str, Any] = {
         "shown": shown,
         "kind": kind,
+        "path_names": order,
         "rows": () if shown is None else step_rows(shown, snapshot.view),
         "tiers": tier_rows(snapshot.view, order),
         "points": () if shown is None or kind != "rollout" else points_of(shown, records),

@@ -60,6 +60,7 @@ class Snapshot:
         records: the latest of the audit, with their Consul indices, newest first.
         fault: why the rollout cannot be shown, or None.
         hosts: each with its report, as the rollout counts them.
+        engine: the one that leads; None: none does.
     """
 
     version: int
@@ -74,6 +75,7 @@ class Snapshot:
     records: tuple[tuple[Record, int], ...]
     fault: str | None
     hosts: tuple[HostKey, ...]
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class Live:
             records=tuple(self._records),
             fault=desk.fault,
             hosts=hosts,
+            engine=self._engine,
         )
 
     async def _follow_orders(self) -> None:

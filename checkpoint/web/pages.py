@@ -126,10 +126,12 @@ async def host(request: web.Request) -> web.Response:
         first = next((step for step in snapshot.shown.steps if step.tier == tier and name in step.hosts), None)
         place = names.index(name) + 1 if name in names else None
         rank = {"place": place, "of": len(names), "step": first, "number": snapshot.shown.plan.number}
+    aside = () if snapshot.shown is None else snapshot.shown.rollout.set_aside
     return site.page(
         request,
         "host.html",
         host=view,
+        aside=next((each for each in aside if (each.tier, each.host) == (tier, name)), None),
         report=None if key is None else key.report,
         order=order,
         position=None if order is None else position(order.salt, name),
@@ -208,6 +210,8 @@ async def settings(request: web.Request) -> web.Response:
         webhooks=[(each.name, bare(each.url), each.format) for each in site.settings.webhooks],
         people=site.identities.names if is_admin else (),
         web=site.identities.settings,
+        checklist=site.settings.checklist,
+        hotfix_from=site.settings.hotfix_from,
         **_banner(await site.snapshot()),
     )
 

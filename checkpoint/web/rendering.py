@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from checkpoint.web.grid import MEANINGS
 from checkpoint.web.steps import BUTTONS
@@ -51,6 +52,7 @@ class Renderer:
             "many": many,
             "span": span,
             "words": lambda text: str(text).replace("_", " "),
+            "ticks": ticks,
             "part": lambda text: quote(str(text), safe=""),
         }
         self._env.globals |= {"static": statics.url, "BUTTONS": BUTTONS, "MEANINGS": MEANINGS}
@@ -70,6 +72,15 @@ def clock(at: datetime | None) -> str:
 def iso(at: datetime | None) -> str:
     """A time for machines."""
     return "" if at is None else at.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def ticks(text: str) -> Markup:
+    """A sentence, escaped, with what stands between backticks as code."""
+    parts = text.split("`")
+    escaped = (
+        escape(part) if number % 2 == 0 else Markup("<code>{}</code>").format(part) for number, part in enumerate(parts)
+    )
+    return Markup("").join(escaped)
 
 
 def many(count: int, noun: str) -> str:

@@ -92,6 +92,7 @@ ROUTES: Final = (
     Route("POST", "/api/rollouts", "api_start", Role.DEPLOY, "data"),
     Route("POST", "/api/rollouts/{number:[0-9]{1,9}}/act", "api_act", Role.DEPLOY, "data"),
     Route("POST", "/api/rollouts/{number:[0-9]{1,9}}/set-aside", "api_set_aside", Role.DEPLOY, "data"),
+    Route("POST", "/api/rollouts/{number:[0-9]{1,9}}/take-back", "api_take_back", Role.DEPLOY, "data"),
     Route("POST", "/api/rollouts/{number:[0-9]{1,9}}/override", "api_override", Role.ADMIN, "data"),
     Route("GET", "/api/tiers", "api_tiers", Role.READ, "data"),
     Route("GET", "/api/hosts", "api_hosts", Role.READ, "data"),

@@ -138,4 +138,6 @@ def reason_in(text: str) -> str:
 
 def _back(request: web.Request) -> str:
     number = request.match_info.get("number")
+    if request.path.startswith("/new"):
+        return "/new"
     return "/" if number is None else f"/rollouts/{number}"

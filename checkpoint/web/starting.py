@@ -1,13 +1,15 @@
 """Owns how a rollout is started from a page: choose a build, look at the plan, start exactly that plan.
 
-What the plan is, and whether it may start, is left to `checkpoint.actions`. The plan travels through the browser,
-sealed, so that what was looked at is what is started, whichever instance is asked.
+What the plan is, and whether it may start, is left to `checkpoint.actions`, what is in its way to
+`checkpoint.starting`. The plan travels through the browser, sealed, so that what was looked at is what is started,
+whichever instance is asked.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,15 +17,32 @@ from aiohttp import web
 
 from artifact import HotcoldError, ManifestRef, Refused
 from artifact.locate import load_manifest, reference
-from checkpoint.guards import check_guards
-from checkpoint.rollout.picture import steps
+from checkpoint.release.records import BuildKey, read_build_keys
+from checkpoint.rollout.picture import StepView, steps
 from checkpoint.rollout.plan import Plan
+from checkpoint.starting import (
+    Line,
+    Situation,
+    check_confirmed,
+    check_reachable,
+    checklist,
+    commands_of,
+    first_tier_of,
+    prospect,
+)
+from checkpoint.web.choosing import SHOWN, choices, known_builds
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import Role
-from checkpoint.web.site import origin_of, person_of, reason_in, site_of
+from checkpoint.web.site import Site, origin_of, person_of, reason_in, site_of
 from checkpoint.web.steering import MAX_OVERRIDE_MIN
+from checkpoint.windows import closing, is_endless
+from fleet import Build
+from fleet.keys import builds_prefix
 
 PLAN_LASTS_S: Final = 3600.0
+BY_KIND: Final = "by-kind"
+"""What is chosen as the first tier where the build's record is to decide it."""
+_FIELDS: Final = ("manifest", "build", "first_tier", "reason")
 
 
 async def new(request: web.Request) -> web.Response:
@@ -32,32 +51,37 @@ async def new(request: web.Request) -> web.Response:
 
 
 async def plan(request: web.Request) -> web.Response:
-    """What would be done; writes nothing."""
+    """What would be done, what the build brings, and what is in the way; writes nothing."""
     site, form = site_of(request), await request.post()
-    given = {key: str(form.get(key, "")).strip() for key in ("manifest", "build", "first_tier", "reason")}
+    given = {key: str(form.get(key, "")).strip() for key in _FIELDS}
     given["reason"] = reason_in(given["reason"])
+    person = person_of(request).name
     try:
         if not given["reason"]:
             raise Refused("a reason is missing: it stands in the audit, and others read it there", kind="no_reason")
-        build = await _build(request, given["manifest"], given["build"])
+        build, release = await _build(request, given["manifest"], given["build"])
+        first_tier = given["first_tier"] or None
+        if first_tier == BY_KIND:
+            first_tier = first_tier_of(release, site.settings.hotfix_from)
         made = await site.desk.plan(
-            site.settings.pipeline,
-            build,
-            by=person_of(request).name,
-            reason=given["reason"],
-            first_tier=given["first_tier"] or None,
+            site.settings.pipeline, build, by=person, reason=given["reason"], first_tier=first_tier
         )
+        found = await prospect(site.desk, site.settings, made, person=person, now=site.now())
     except HotcoldError as error:
         return await _form_page(request, given, problem=str(error), status=422)
-    content = person_of(request).name.encode() + b"\0" + msgspec.json.encode(made)
+    content = person.encode() + b"\0" + msgspec.json.encode(made)
     sealed = site.identities.seal.close("plan", content, until_s=site.now().timestamp() + PLAN_LASTS_S)
+    views = steps(made, None, site.now())
+    is_admin = person_of(request).role >= Role.ADMIN
     return site.page(
         request,
         "plan.html",
         plan=made,
-        views=steps(made, None, site.now()),
+        found=found,
+        views=[(view, _closes(made, view)) for view in views],
         sealed=sealed,
-        obstacle=await _obstacle(request, made),
+        given=given,
+        is_stuck=any(not (line.is_pierced and is_admin) for line in found.blocking),
     )
 
 
@@ -76,66 +100,98 @@ async def start(request: web.Request) -> web.Response:
     if int(minutes) and person.role < Role.ADMIN:
         raise Refused("only an admin starts a rollout under an override", kind="not_allowed")
     override = timedelta(minutes=int(minutes)) or None
-    await site.desk.start(made, origin_of(request, made.reason), override)
+    ticked = [str(each) for each in form.getall("confirm", [])]
+    confirmed = check_confirmed(made, site.settings.checklist, ticked)
+    found = await prospect(site.desk, site.settings, made, person=person.name, now=site.now())
+    check_reachable(found, is_overridden=override is not None)
+    await site.desk.start(made, origin_of(request, made.reason), override, confirmed)
     await site.catch_up()
     raise web.HTTPSeeOther(f"/rollouts/{made.number}")
 
 
 async def _form_page(
-    request: web.Request, given: dict[str, str], *, problem: str = "", status: int = 200
+    request: web.Request, given: Mapping[str, str], *, problem: str = "", status: int = 200
 ) -> web.Response:
     site = site_of(request)
     snapshot = await site.snapshot()
+    keys, fault = await _records(site)
+    found = choices(keys, snapshot)
+    is_all = request.query.get("all") == "1"
+    fields = dict.fromkeys(_FIELDS, "") | {
+        "manifest": request.query.get("manifest", "")[:2000],
+        "build": request.query.get("build", "")[:128],
+        "first_tier": "" if site.settings.hotfix_from is None else BY_KIND,
+    }
+    situation = None if snapshot is None else _situation(site, snapshot, person_of(request).name)
+    lines: Sequence[Line] = () if situation is None else checklist(situation, site.settings)
     return site.page(
         request,
         "new.html",
         status=status,
-        given={"manifest": request.query.get("manifest", "")[:2000], "build": "", "first_tier": "", "reason": ""}
-        | given,
+        given=fields | dict(given),
         problem=problem,
-        known=known_builds(snapshot),
+        choices=found if is_all else found[:SHOWN],
+        left_count=0 if is_all else max(0, len(found) - SHOWN),
+        fault=fault,
         names=site.settings.pipeline.tiers,
-        denied={each.id: each for each in snapshot.guards.denied} if snapshot is not None else {},
+        hotfix_from=site.settings.hotfix_from,
+        by_kind=BY_KIND,
+        lines=lines,
+        command="" if situation is None else commands_of(situation, site.settings),
     )
 
 
-def known_builds(snapshot: Snapshot | None) -> dict[str, ManifestRef]:
-    """The builds that orders and the latest plan name, by their ids; those that are ordered now come first."""
-    if snapshot is None:
-        return {}
-    orders = [tier.key.order for tier in snapshot.view.tiers if tier.key.order is not None]
-    found = [order.build for order in orders] + [order.previous for order in orders if order.previous is not None]
-    if snapshot.shown is not None:
-        found.append(snapshot.shown.plan.build)
-    return {each.id: each for each in reversed(found)}
+def _situation(site: Site, snapshot: Snapshot, person: str) -> Situation:
+    return Situation(
+        at=site.now(),
+        person=person,
+        view=snapshot.view,
+        guards=snapshot.guards,
+        lease=snapshot.lease,
+        engine=snapshot.engine,
+        latest=None if snapshot.shown is None else snapshot.shown.rollout,
+        cut_off_since=site.cut_off_since(),
+    )
 
 
-async def _build(request: web.Request, manifest: str, build: str) -> ManifestRef:
+async def _records(site: Site) -> tuple[tuple[BuildKey, ...], str | None]:
+    """The releases, or why they cannot be read: the page is of use without them."""
+    try:
+        return read_build_keys(site.app, await site.store.read_prefix(builds_prefix(site.app))), None
+    except HotcoldError as error:
+        return (), str(error)
+
+
+async def _build(request: web.Request, manifest: str, build: str) -> tuple[ManifestRef, Build | None]:
+    """The build that was chosen, with its record where it has one."""
     site = site_of(request)
+    keys, _ = await _records(site)
+    if build and manifest:
+        raise Refused("a build was chosen and a manifest given: choose one of both", kind="bad_field")
     if build:
+        release = next((key.build for key in keys if key.id == build), None)
+        if release is not None:
+            return release.build, release
         known = known_builds(await site.snapshot()).get(build)
         if known is None:
             raise Refused(f"no build {build!r} is known here: give the URL of its manifest", kind="unknown_build")
-        return known
+        return known, None
     # A path would let whoever may deploy read this machine's files.
     if urlsplit(manifest).scheme not in {"http", "https", "s3"}:
-        raise Refused("give the URL of a manifest, which begins with https:// (or http://, s3://)", kind="bad_field")
+        raise Refused(
+            "choose a build, or give the URL of a manifest, which begins with https:// (or http://, s3://)",
+            kind="bad_field",
+        )
     described, location = await load_manifest(manifest)
     if described.app != site.app:
         raise Refused(f"{location} is a build of {described.app!r}, not of {site.app!r}", kind="other_app")
-    return reference(described, location)
+    found = reference(described, location)
+    return found, next((key.build for key in keys if key.build is not None and key.build.build == found), None)
 
 
-async def _obstacle(request: web.Request, made: Plan) -> str | None:
-    """Why the plan could not be started now; None: it could."""
-    snapshot: Any = await site_of(request).snapshot()
-    if snapshot is None:
+def _closes(made: Plan, view: StepView) -> datetime | None:
+    """When the window closes in which a step would run; None: it has none, or none is in sight."""
+    if view.expected is None or view.expected.begins is None:
         return None
-    if snapshot.shown is not None and not snapshot.shown.rollout.is_ended:
-        rollout = snapshot.shown.rollout
-        return f"rollout {rollout.number} of {rollout.build_id} is under way: finish, abort or roll it back first"
-    try:
-        check_guards(snapshot.guards, made.build, remedy="or start under an override")
-    except Refused as refused:
-        return str(refused)
-    return None
+    closes = closing(made.pipeline.calendar, view.tier, view.expected.begins)
+    return None if closes is None or is_endless(closes) else closes

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+from playwright.async_api import Browser
+
+from checkpoint.release import record
+from fleet import Build, Commit
 from fleet.keys import leader_prefix
 from tests.browser.browsing import PHONE, chromium, visitor
+from tests.commander_world import build
+from tests.rollout_world import PIPELINE, no_pause
 from tests.web_world import web_world
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -20,10 +30,91 @@ PICTURES = (
 )
 
 
+HOTFIX_PIPELINE = f"""hotfix_from = "canary"
+{PIPELINE}
+[[checklist]]
+name = "support"
+text = "Support knows what changes"
+[[checklist]]
+name = "migrations"
+text = "Old and new build both work with the database as it is"
+"""
+
+
+def released(build_id: str, since: str | None, digit: str, commits: Sequence[tuple[str, str]], **facts: Any) -> Build:
+    """A record of a release."""
+    plain = Build(
+        v=1,
+        app="shop",
+        build=build(build_id, digit),
+        manifest=f"/srv/artifacts/shop-{build_id}.json",
+        revision=hashlib.sha256(build_id.encode()).hexdigest()[:40],
+        branch=f"release/{build_id}",
+        tag=build_id,
+        by="anna@deploy-1",
+        at=f"2026-11-23T1{digit}:02:11+00:00",
+        since=since,
+        commits=tuple(
+            Commit(sha=hashlib.sha256(subject.encode()).hexdigest()[:40], author=author, subject=subject)
+            for subject, author in commits
+        ),
+        commit_count=len(commits),
+    )
+    return msgspec.structs.replace(plain, **facts)
+
+
+async def draw_starting(browser: Browser) -> None:
+    """Draw the pages before a rollout: of an app with nothing, of one with releases, and a hotfix's plan."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with web_world(Path(directory), sizes={}) as web, visitor(browser, web.serving.url) as who:
+            await who.sign_in(web.tokens["admin"])
+            await who.live()
+            await who.page.screenshot(path=IMAGES / "checkpoint-first.png", full_page=True)
+    runs, denied, fix = "2026-11-23.1", "2026-11-23.2", "2026-11-23.3"
+    search = ("Search: rank by stock", "Bob")
+    others = [("Checkout: one page", "Carol"), ("Cart: keep it for a week", "Dave")]
+    picked = hashlib.sha256(search[0].encode()).hexdigest()[:40]
+    builds = (
+        released(runs, None, "1", [("Coupons: show the discount", "Bob")], notes="coupons"),
+        released(denied, runs, "2", [others[0], search, others[1]], notes="new checkout"),
+        released(fix, runs, "3", [search], hotfix_of=runs, picks=(picked,), notes="search finds what is in stock"),
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        async with web_world(Path(directory), sizes=SIZES, pipeline=HOTFIX_PIPELINE) as web:
+            world = web.world
+            await world.store.acquire_slot(leader_prefix("shop"), 1, holder="checkpoint@deploy-1", ttl_s=600.0)
+            await world.start(runs)
+            await world.until_ended()
+            for each in builds:
+                await record(world.store, each, world.desk.insistence, by=each.by, at=world.time.wall, pause=no_pause)
+            await world.desk.guarding.deny(builds[1].build, world.origin("bob@desk", reason="errors since 14:05"))
+            await world.desk.guarding.release_command(world.origin())
+            await world.fleet.silence("prod", "prod-17")
+            await web.shown()
+            for name, facts in (("", {}), ("-phone", {**PHONE, "color_scheme": "dark"})):
+                async with visitor(browser, web.serving.url, **facts) as who:
+                    await who.sign_in(web.tokens["admin"])
+                    page = await who.open("/new")
+                    await who.live()
+                    await page.get_by_role("radio", name=fix).check()
+                    await page.get_by_label("Reason").fill("search finds nothing")
+                    await page.screenshot(path=IMAGES / f"checkpoint-new{name}.png", full_page=True)
+                    await page.get_by_role("button", name="Show the plan").click()
+                    await who.live()
+                    await page.screenshot(path=IMAGES / f"checkpoint-plan{name}.png", full_page=True)
+
+
 async def main() -> None:
+    """Draw every picture."""
+    async with chromium() as browser:
+        await draw_starting(browser)
+        await draw_rollout(browser)
+
+
+async def draw_rollout(browser: Browser) -> None:
     """Draw a rollout in the middle of prod, with a few hosts in trouble."""
     with tempfile.TemporaryDirectory() as directory:
-        async with web_world(Path(directory), sizes=SIZES) as web, chromium() as browser:
+        async with web_world(Path(directory), sizes=SIZES) as web:
             world = web.world
             await world.store.acquire_slot(leader_prefix("shop"), 1, holder="checkpoint@deploy-1", ttl_s=600.0)
             await world.start("b2")

@@ -108,7 +108,7 @@ async def test_a_rollout_is_started_steered_and_rolled_back(browser: Browser, tm
     pipeline = PIPELINE.replace('name = "staging"\n', 'name = "staging"\napproval = true\n')
     async with web_world(tmp_path, pipeline=pipeline) as web, somebody(browser, web) as who:
         page = await who.open("/new")
-        await page.get_by_label("or a build that is known here").select_option("b1")
+        await page.get_by_role("radio", name="b1").check()
         await page.get_by_label("Reason").fill("once more")
         await page.get_by_role("button", name="Show the plan").click()
         await expect(page.get_by_text("nothing is written yet")).to_be_visible()

@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
 from artifact import decode_manifest
 from artifact.secretkey import SecretKey
+from checkpoint.audit import Record, read_head, read_record, verify
 from fleet import Build, ConsulSettings, ConsulStore, Order, decode_build, encode
-from fleet.keys import build_key, builds_prefix, tier_key
+from fleet.keys import audit_head_key, audit_prefix, build_key, builds_prefix, tier_key
+from hotcold.main import cli
 from tests.commander_world import Loop, world
 from tests.release_world import APP, LIB, TOKEN, Depot, Desk, commit, depot, digest_of, git, new_repo, nginx
 
@@ -43,6 +46,13 @@ class Store:
     def builds(self) -> dict[str, Build]:
         entries = self._loop.run(self._store.read_prefix(builds_prefix(APP)))
         return {entry.key.rpartition("/")[2]: decode_build(entry.value) for entry in entries}
+
+    def audit(self) -> list[Record]:
+        """The records, of a chain that is whole."""
+        entries = self._loop.run(self._store.read_prefix(audit_prefix(APP)))
+        head, _ = read_head(self._loop.run(self._store.read(audit_head_key(APP))))
+        assert list(verify(entries, head)) == []
+        return [read_record(entry.value) for entry in entries]
 
     def put(self, key: str, value: bytes) -> None:
         assert self._loop.run(self._store.put(key, value))
@@ -325,6 +335,19 @@ def test_a_hotfix_has_only_its_picks(desk: Desk, store: Store) -> None:
     desk.run("cut")
     after = store.builds()[today(3)]
     assert (after.since, [each.subject for each in after.commits]) == (today(2), ["Not ready"])
+
+    # What the hotfix left on the main branch stands in its record; all three are told in the audit, in words.
+    assert ([each.subject for each in build.not_yet], build.not_yet_count) == (["Not ready"], 1)
+    assert (base.not_yet_count, after.not_yet_count) == (0, 0)
+    assert [each.what for each in store.audit()] == ["released", "hotfix_released", "released"]
+    words = ["audit", "show", "--app", APP, "--consul", desk.consul]
+    shown = CliRunner().invoke(cli, words).stdout
+    assert f"hotfix {today(2)} is released" in shown
+    assert f"mends {today(1)} by picking {fix[:12]}" in shown
+    elsewhere = desk.directory / "elsewhere.toml"
+    elsewhere.write_text(desk.config().read_text().replace(f'repo = "{desk.repo}"\n', ""))
+    words = ["release", "show", today(2), "--app", APP, "--config", str(elsewhere), "--consul", desk.consul]
+    assert "not yet in it when it was recorded, 1 commit" in CliRunner().invoke(cli, words).stdout
 
 
 def test_a_conflict_leaves_nothing(desk: Desk, store: Store) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from checkpoint.audit import read_head, read_record, verify
 from fleet import Build, decode_build
-from fleet.keys import build_key, builds_prefix
+from fleet.keys import audit_head_key, audit_prefix, builds_prefix
 from tests.commander_world import World, world
 from tests.faults.sizes import IS_FULL, sampled, tell_tally
 from tests.release_world import APP, Depot, Desk, depot, digest_of, git, new_repo
@@ -45,7 +46,7 @@ def recorded(here: World) -> dict[str, Build]:
 
 
 def check_whole(desk: Desk, here: World, files: Path) -> None:
-    """One build, whose files are there, and nothing else: no work tree, no second tag."""
+    """One build, told once in the audit, whose files are there, and nothing else: no work tree, no second tag."""
     [(build_id, build)] = recorded(here).items()
     name = f"shop-{build_id}"
     assert build_id.endswith(".1")
@@ -57,6 +58,11 @@ def check_whole(desk: Desk, here: World, files: Path) -> None:
         f"{name}{suffix}" for suffix in (".tar.zst", ".tar.zst.index", ".json")
     }
     assert [path.name for path in (desk.work / build_id).iterdir()] == ["build.log"]
+    entries = here.do(here.store.read_prefix(audit_prefix(APP)))
+    head, _ = read_head(here.do(here.store.read(audit_head_key(APP))))
+    assert list(verify(entries, head)) == []
+    [told] = map(read_record, [entry.value for entry in entries])
+    assert (told.what, f"build {build_id} is released" in told.message) == ("released", True)
 
 
 @pytest.mark.timeout(600)
@@ -157,7 +163,8 @@ def _killed_once(place: Path, here: World, *, when: str, kind: str, number: int)
         assert git(origin, "rev-parse", f"release/{build_id}") == build.revision
     else:
         assert git(desk.repo, "rev-parse", f"release/{build_id}") == build.revision
-    assert here.do(here.store.delete(build_key(APP, build_id)))
+    for entry in here.do(here.store.read_prefix(f"hotcold/{APP}/")):
+        assert here.do(here.store.delete(entry.key))
     return True
 
 

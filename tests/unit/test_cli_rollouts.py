@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from artifact import decode_manifest
+from artifact.locate import reference
 from artifact.pack import pack
 from checkpoint.audit import read_record
 from checkpoint.rollout.summary import Summary
-from fleet import Build, ConsulStore, Order, encode
+from fleet import Build, Commit, ConsulStore, Order, encode
 from fleet.keys import audit_key, audit_prefix, build_key, rollout_state_key, tier_key
 from hotcold.main import cli
 from tests.commander_world import World, build, world
@@ -84,17 +86,71 @@ def test_a_plan_shows_hosts_and_times_and_writes_nothing(run: Run, manifest: Pat
     assert store.do(store.store.read_prefix("hotcold/shop/checkpoint/")) == ()
 
 
+def test_a_plan_tells_commits_and_the_checklist(run: Run, manifest: Path, store: World, tmp_path: Path) -> None:
+    """As the page does: what it brings, what is in its way and what to do, what is confirmed; a hotfix, its path."""
+    config = tmp_path / "checkpoint.toml"
+    asked = '[[checklist]]\nname = "support"\ntext = "Support knows"\n'
+    config.write_text(f'hotfix_from = "prod"\n{PIPELINE}{asked}')
+    plan = ("rollout", "plan", manifest, "--app", "shop", "--config", config)
+    shown = run(*plan).stdout
+    assert "commits: b2 was not recorded by a release" in shown
+    assert "  ‖ waits: no engine leads, so no step is taken" in shown
+    assert "  ! warns: it is the first rollout of shop" in shown
+    assert "  --confirm support  Support knows" in shown
+    assert "commander: By starting you take the command" in shown
+    found = decode_manifest(manifest.read_bytes())
+    commits = (Commit(sha="4" * 40, author="Carol", subject="Search: rank by stock"),)
+    fix = Build(
+        v=1,
+        app="shop",
+        build=reference(found, str(manifest)),
+        manifest=manifest.as_uri(),
+        revision="2" * 40,
+        branch="release/b1",
+        tag="b2",
+        by="anna",
+        at="2026-11-24T12:00:00+00:00",
+        since="b1",
+        commits=commits,
+        commit_count=1,
+        hotfix_of="b1",
+    )
+    store.do(store.store.put(build_key("shop", "b2"), encode(fix)))
+    shown = run(*plan).stdout
+    assert "brings 1 commit that b1 on prod has not:" not in shown  # b1 has no record
+    assert "commits: b1, which runs there, was not recorded: shown is what came in since b1" in shown
+    assert "  444444444444 Search: rank by stock (Carol)" in shown
+    assert "it is a hotfix of b1: `--from-tier prod` takes the hotfix path" in shown
+    assert "passes by staging: no verdict" in run(*plan, "--from-tier", "prod").stdout
+    run("rollout", "lock", *APP)
+    assert "  ✗ blocks: shop is locked by " in run(*plan).stdout
+    run("rollout", "unlock", *APP)
+    start = ("rollout", "start", manifest, "--config", config, *APP)
+    refused = run(*start, exits=1).stderr
+    assert "not confirmed, so nothing was started" in refused
+    assert "support: Support knows" in refused
+    assert "no confirmation 'data': support" in run(*start, "--confirm", "data", exits=1).stderr
+    assert store.do(store.store.read("hotcold/shop/checkpoint/rollout")) is None
+    assert "  ! warns: no metrics are configured" in run(*start, "--confirm", "support").stdout
+    assert "confirmed: Support knows" in run("audit", "show", "--app", "shop").stdout
+
+
 def test_a_saved_plan_runs_exactly(run: Run, manifest: Path, config: Path, tmp_path: Path) -> None:
     saved = tmp_path / "plan.json"
     first = run("rollout", "plan", manifest, "--app", "shop", "--config", config, "--save", saved).stdout
     started = run("rollout", "start", "--plan", saved, *APP).stdout
     step = next(line for line in first.splitlines() if "prod to 10 %" in line).split("  ")[-1]
     assert step in started
+    assert "passes by" not in started  # the plan's own pipeline counts, not the built-in one
     run("rollout", "abort", *APP)
     assert (
         "plan of rollout 1 is stale: the next rollout is 2"
         in run("rollout", "start", "--plan", saved, *APP, exits=1).stderr
     )
+    elsewhere = tmp_path / "other.toml"
+    elsewhere.write_text(PIPELINE.replace("shop", "blog"))
+    told = run("rollout", "start", "--plan", saved, "--config", elsewhere, *APP, exits=2).stderr
+    assert "the configuration is for 'blog', not for 'shop'" in told
     saved.write_text("{")
     assert "is no plan" in run("rollout", "start", "--plan", saved, *APP, exits=2).stderr
     run("rollout", "start", *APP, exits=2)
@@ -139,6 +195,8 @@ def test_unknown_hosts_are_not_set_aside(started: Run) -> None:
     done = started("rollout", "set-aside", "prod-03", *APP, "--tier", "prod").stdout
     assert "prod/prod-03 is not waited for" in done
     assert "is not waited for" in started("rollout", "set-aside", "prod-03", *APP, "--tier", "prod").stdout
+    assert "is waited for again" in started("rollout", "take-back", "prod-03", *APP, "--tier", "prod").stdout
+    assert "prod-03 is not set aside" in started("rollout", "take-back", "prod-03", *APP, "--tier", "prod").stdout
 
 
 def test_a_rollback_locks_and_denies_until_it_is_lifted(started: Run, manifest: Path, config: Path) -> None:

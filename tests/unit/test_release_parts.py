@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifact import ConfigError, ManifestRef, Refused, TransientError
+from checkpoint.audit import Record, read_head, read_record, verify
 from checkpoint.insisting import Insistence
 from checkpoint.pipeline import Document, parse_settings
 from checkpoint.reading import TierKey, read_tier_key
@@ -27,8 +29,8 @@ from checkpoint.release.running import run
 from checkpoint.release.settings import _File
 from checkpoint.release.standing import Share, denial_of, read_denials, shares_of
 from fleet import Build, Commit, Entry, Order, StoreUnreachable, decode_build, encode
-from fleet.keys import build_key, lock_key, tier_key
-from tests.commander_world import LossyStore, world
+from fleet.keys import audit_head_key, audit_prefix, build_key, builds_prefix, lock_key, tier_key
+from tests.commander_world import LossyStore, World, world
 
 DAY = date(2026, 11, 24)
 
@@ -424,28 +426,73 @@ def test_a_record_is_decoded_strictly(text: bytes, kind: str) -> None:
     assert decode_build(encode(full)) == full
 
 
-def test_a_record_is_written_once_whatever_is_lost() -> None:
-    """A question or an answer that is lost; the same build again; another one under its id."""
+async def nothing(_: float) -> None:
+    await asyncio.sleep(0)
 
-    async def nothing(_: float) -> None:
-        await asyncio.sleep(0)
 
-    insistence = Insistence(nothing)
+AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+
+
+def recorded(store: Any, build: Build, by: str = "bob@deploy-2") -> Awaitable[bool]:
+    return record(store, build, Insistence(nothing), by=by, at=AT, pause=nothing)
+
+
+def chain(here: World) -> list[Record]:
+    """The audit, which is whole."""
+    entries = here.do(here.store.read_prefix(audit_prefix("shop")))
+    head, _ = read_head(here.do(here.store.read(audit_head_key("shop"))))
+    assert list(verify(entries, head)) == []
+    return [read_record(entry.value) for entry in entries]
+
+
+def test_a_record_is_written_once_with_the_audits_whatever_is_lost() -> None:
+    """A question or an answer that is lost; the same build again; another one under its id: one record of each."""
     with world() as here:
         lossy = LossyStore(here.store, ["lost question", "lost answer"])
-        # After a lost answer nobody can tell whose write it was: it is this very build, so all is well.
-        assert here.do(record(lossy, a_build("b"), insistence)) is False  # type: ignore[arg-type]
+        assert here.do(recorded(lossy, a_build("b"))) is True
         assert lossy.put_count == 3
-        assert here.do(record(here.store, a_build("b"), insistence)) is False
+        assert here.do(recorded(here.store, a_build("b"))) is False
         with pytest.raises(Refused, match="somebody else's"):
-            here.do(record(here.store, a_build("b", "c"), insistence))
+            here.do(recorded(here.store, a_build("b", "c")))
         entry = here.do(here.store.read(build_key("shop", "b")))
         assert decode_build(entry.value) == a_build("b")
-        assert here.do(record(here.store, a_build("c"), insistence)) is True
+        assert here.do(recorded(here.store, a_build("c", notes="new search"))) is True
         gone = LossyStore(here.store, ["lost question"] * 20)
         with pytest.raises(StoreUnreachable):
-            here.do(record(gone, a_build("d"), insistence))  # type: ignore[arg-type]
+            here.do(recorded(gone, a_build("d")))
         assert here.do(here.store.read(build_key("shop", "d"))) is None
+        told = chain(here)
+    assert [(each.by, each.via, each.what, each.at) for each in told] == [("bob@deploy-2", "cli", "released", AT)] * 2
+    assert told[0].message == "build b is released, of 111111111111 on release/b: 0 commits"
+    assert told[1].reason == "new search"
+
+
+def test_a_build_that_was_recorded_in_between_by_another_hand_is_told_once() -> None:
+    """Somebody who took over records the very same build just before we do."""
+    with world() as here:
+
+        async def other() -> None:
+            assert await recorded(here.store, a_build("b"), "carol@desk")
+
+        assert here.do(recorded(LossyStore(here.store, [other]), a_build("b"))) is False
+        assert [each.by for each in chain(here)] == ["carol@desk"]
+
+
+def test_many_record_at_once_and_the_chain_is_whole() -> None:
+    """Cuts and hotfixes, some twice: each build, and each in the audit, once."""
+    builds = [a_build(f"b{number}") for number in range(6)]
+    builds.append(a_build("h", hotfix_of="b0", picks=("4f2a9c1d7be0c5c9", "77b01de5a0c4b1f8"), commit_count=2))
+    with world() as here:
+
+        async def all_at_once() -> list[bool]:
+            return await asyncio.gather(*(recorded(here.store, build) for build in [*builds, *builds]))
+
+        assert sum(here.do(all_at_once())) == len(builds)
+        told = chain(here)
+        assert len(here.do(here.store.read_prefix(builds_prefix("shop")))) == len(builds)
+    assert sorted(each.message.split()[1] for each in told) == sorted(build.build.id for build in builds)
+    [hotfix] = [each for each in told if each.what == "hotfix_released"]
+    assert hotfix.message.endswith("mends b0 by picking 4f2a9c1d7be0, 77b01de5a0c4")
 
 
 def test_the_table_lies_in_the_same_file_as_the_pipeline() -> None:

@@ -40,7 +40,7 @@ async def test_a_newcomer_is_told_what_to_do(tmp_path: Path) -> None:
     async with web_world(tmp_path, sizes={}) as web:
         client = await web.as_("admin")
         train = (await client.get("/")).text
-        assert "hotcold agent run" in train
+        assert "hotcold install --app shop" in train
         assert "hotcold pack" in train
         assert 'href="/new"' in train
         assert "No host has reported yet" in (await client.get("/hosts")).text

@@ -52,6 +52,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "api_start": {"plan": "no plan"},
     "api_act": {"action": "pause", **ON_INDEX},
     "api_set_aside": {"tier": "prod", "host": "prod-01", **ON_INDEX},
+    "api_take_back": {"tier": "prod", "host": "prod-01", **ON_INDEX},
     "api_override": {"minutes": 5, **ON_INDEX},
     "api_take_command": {},
     "api_hand_over": {"to": "ben", **BECAUSE},

@@ -31,6 +31,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     operation("api_start", plans.start),
     operation("api_act", deeds.act),
     operation("api_set_aside", deeds.set_aside),
+    operation("api_take_back", deeds.take_back),
     operation("api_override", deeds.override),
     operation("api_tiers", hosts.tiers),
     operation("api_hosts", hosts.hosts),

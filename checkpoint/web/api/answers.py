@@ -11,7 +11,7 @@ import msgspec
 
 from checkpoint.audit import Record
 from checkpoint.guards import Denied, Lease, Lock, Scheduled
-from checkpoint.pipeline import Budget
+from checkpoint.pipeline import Budget, Confirmation
 from checkpoint.rollout.document import RolloutDocument, StepDocument
 from checkpoint.rollout.summary import Summary, Unreadable
 from checkpoint.verdicts import Verdict
@@ -301,6 +301,7 @@ class PlanAnswer(_Answer, frozen=True):
     Attributes:
         rollout: the number that it would have.
         obstacle: why it could not be started now; null: it could.
+        confirmations: what its start must confirm, by name: `[[checklist]]` of the configuration.
         sealed: what to start exactly this plan with, within the hour, by whoever made it.
     """
 
@@ -309,6 +310,7 @@ class PlanAnswer(_Answer, frozen=True):
     steps: tuple[StepDocument, ...]
     tiers: tuple[TierHosts, ...]
     obstacle: str | None
+    confirmations: tuple[Confirmation, ...]
     sealed: str
 
 

@@ -17,6 +17,7 @@ from checkpoint.web.api.knowing import catch_up
 from checkpoint.web.api.requests import (
     Act,
     Aside,
+    Back,
     Because,
     HandingOver,
     OfBuild,
@@ -42,6 +43,12 @@ async def set_aside(request: web.Request, *, path: RolloutPath, body: Aside) -> 
     """Do not wait for a host; it rejoins by itself once it does what is ordered."""
     event = ev.SetAsideRequested(body.tier, body.host)
     return await _steer(request, path, body, event, idle=f"{body.host} is not waited for")
+
+
+async def take_back(request: web.Request, *, path: RolloutPath, body: Back) -> DoneAnswer:
+    """Wait again for a host that was set aside."""
+    event = ev.TakeBackRequested(body.tier, body.host)
+    return await _steer(request, path, body, event, idle=f"{body.host} is not set aside")
 
 
 async def override(request: web.Request, *, path: RolloutPath, body: Overriding) -> DoneAnswer:

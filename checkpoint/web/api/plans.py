@@ -17,6 +17,7 @@ from checkpoint.guards import check_guards
 from checkpoint.rollout.document import step_document
 from checkpoint.rollout.picture import steps
 from checkpoint.rollout.plan import Plan
+from checkpoint.starting import asked_of, check_confirmed, check_reachable, prospect
 from checkpoint.web.api.answers import DoneAnswer, PlanAnswer
 from checkpoint.web.api.knowing import build_facts, catch_up, snapshot_of, tier_hosts
 from checkpoint.web.api.requests import Planning, Start
@@ -46,6 +47,7 @@ async def plan(request: web.Request, *, body: Planning) -> PlanAnswer:
         build=build_facts(made.build),
         steps=tuple(step_document(each) for each in steps(made, None, site.now())),
         tiers=tier_hosts(made),
+        confirmations=asked_of(made, site.settings.checklist),
         obstacle=await _obstacle(request, made),
         sealed=site.identities.seal.close(_SEAL, content, until_s=site.now().timestamp() + PLAN_LASTS_S),
     )
@@ -64,7 +66,10 @@ async def start(request: web.Request, *, body: Start) -> DoneAnswer:
         raise Denied(403, "only an admin starts a rollout under an override")
     made = msgspec.json.decode(document, type=Plan)
     override = timedelta(minutes=body.override_min) or None
-    written = await site.desk.start(made, origin_of(request, made.reason), override)
+    confirmed = check_confirmed(made, site.settings.checklist, body.confirmed)
+    found = await prospect(site.desk, site.settings, made, person=person.name, now=site.now())
+    check_reachable(found, is_overridden=override is not None)
+    written = await site.desk.start(made, origin_of(request, made.reason), override, confirmed)
     await catch_up(site)
     return DoneAnswer(
         messages=tuple(record.message for record in written.records),

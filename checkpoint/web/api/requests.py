@@ -126,6 +126,10 @@ class Start(_Sent, frozen=True):
         int,
         Meta(ge=0, le=MAX_OVERRIDE_MIN, description="pierce windows, lock and slots for so many minutes; for admins"),
     ] = 0
+    confirmed: Annotated[
+        tuple[Text, ...],
+        Meta(max_length=100, description="names of the `confirmations` of the plan, each of them true"),
+    ] = ()
 
 
 class Act(_Sent, frozen=True):
@@ -143,6 +147,10 @@ class Aside(_Sent, frozen=True):
     host: Annotated[Name, Meta(examples=["web-1"])]
     reason: Reason
     index: Index
+
+
+class Back(Aside, frozen=True):
+    """Which host is waited for again."""
 
 
 class Overriding(_Sent, frozen=True):

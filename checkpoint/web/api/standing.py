@@ -28,10 +28,10 @@ from checkpoint.web.api.answers import (
     StepSetting,
     WebhookSetting,
 )
+from checkpoint.web.choosing import known_builds
 from checkpoint.web.pages import bare
 from checkpoint.web.rights import Role
 from checkpoint.web.site import Site, person_of, site_of
-from checkpoint.web.starting import known_builds
 
 
 async def guards(request: web.Request) -> GuardsAnswer:
