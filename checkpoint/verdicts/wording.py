@@ -42,7 +42,7 @@ def counts_in_words(evidence: Evidence, ratio: Ratio | None) -> str:
         known = None if ratio is None else ratio.estimate
         times = evidence.updated_bad / evidence.expected if known is None else known
         between = "" if ratio is None else f" ({_certain(ratio)}: {_between(ratio)})"
-        parts.append(f"expected on updated {evidence.expected:.3g}: {times_in_words(times)} times{between}")
+        parts.append(f"expected on updated {_expected(evidence.expected)}: {times_in_words(times)} times{between}")
     elif ratio is not None:
         parts.append(f"times as frequent ({_certain(ratio)}): {_between(ratio)}")
     return "; ".join(parts)
@@ -62,6 +62,10 @@ def _between(ratio: Ratio) -> str:
 
 def _certain(ratio: Ratio) -> str:
     return f"{ratio.confidence * 100:g} %"
+
+
+def _expected(value: float) -> str:
+    return _count(round(value)) if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - three digits and no power of ten
 
 
 def _count(value: float) -> str:

@@ -59,6 +59,7 @@ ROUTES: Final = (
     Route("POST", "/sign-out", "sign_out", Role.READ),
     Route("GET", "/", "train", Role.READ),
     Route("GET", "/rollouts/{number:[0-9]{1,9}}", "rollout", Role.READ),
+    Route("GET", "/rollouts/{number:[0-9]{1,9}}/charts", "charts", Role.READ, "data"),
     Route("POST", "/rollouts/{number:[0-9]{1,9}}/act", "act", Role.DEPLOY),
     Route("POST", "/rollouts/{number:[0-9]{1,9}}/override", "override", Role.ADMIN),
     Route("GET", "/new", "new", Role.DEPLOY),
