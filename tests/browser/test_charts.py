@@ -30,21 +30,25 @@ expect.set_options(timeout=DEADLINE_MS)
 CHARTS = 9
 """Three of each metric."""
 
-COLOURED = """([selector, name]) => {
-    const canvas = document.querySelector(selector);
-    const probe = document.createElement("canvas").getContext("2d");
-    probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-    probe.fillRect(0, 0, 1, 1);
-    const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
+COLOURED = """([selector, names]) => {
+    const canvas = document.querySelector(selector), probe = document.createElement("i");
+    document.body.append(probe);
+    const colours = names.map((name) => {
+        probe.style.color = `var(${name})`;
+        return getComputedStyle(probe).color.match(/[0-9]+/g).map(Number);
+    });
+    probe.remove();
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    let count = 0;
-    for (let i = 0; i < data.length; i += 4) {
-        const far = Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b);
-        if (data[i + 3] > 200 && far < 24) count += 1;
-    }
-    return count;
+    return colours.map(([r, g, b]) => {
+        let count = 0;
+        for (let i = 0; i < data.length; i += 4) {
+            const far = Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b);
+            if (data[i + 3] > 200 && far < 24) count += 1;
+        }
+        return count;
+    });
 }"""
-"""How many dots of a chart have the colour of that name."""
+"""How many dots of a chart have the colours of these names."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -91,8 +95,8 @@ async def test_charts_are_drawn_and_clean(browser: Browser, web: WebWorld, facts
         await drawn(page, 10)
         for chart, colours in ((1, ("--c-new", "--c-old")), (2, ("--c-new", "--c-back")), (3, ("--c-new", "--c-back"))):
             selector = f'.plots[data-place="0"] .plot:nth-child({chart}) canvas'
-            for name in colours:
-                assert await page.evaluate(COLOURED, [selector, name]) > 30, (chart, name)
+            found = await page.evaluate(COLOURED, [selector, list(colours)])
+            assert all(count > 30 for count in found), (chart, colours, found)
         await expect(page.locator("#part-metric-0")).to_contain_text("fail: roll back")
         await expect(page.locator("#part-metric-1")).to_contain_text("The source failed")
         await expect(page.locator("#part-verdicts .verdict")).to_have_count(3)
@@ -130,7 +134,7 @@ async def test_charts_and_verdicts_follow_each_interval(browser: Browser, web: W
 
 
 async def test_a_gap_is_no_zero(browser: Browser, web: WebWorld) -> None:
-    """No line where nothing is known: fewer dots of it than with all intervals."""
+    """What is not known is told as such, under each chart and in the table."""
     course = await baking(web, 4)
     async with visitor(browser, web.serving.url) as who:
         page = await signed_in(who, web)

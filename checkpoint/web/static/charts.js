@@ -95,6 +95,7 @@
     ctx.lineWidth = dpr;
     ctx.lineJoin = "round";
     const card = colour("--card");
+    const crisp = (at) => Math.round(at) + (dpr % 2) / 2; /* a line between two rows of dots is a pale one */
     const write = (text, x, y) => {
       ctx.save();
       ctx.setLineDash([]); ctx.strokeStyle = card; ctx.lineWidth = 3 * dpr;
@@ -104,7 +105,7 @@
     };
     let above = -Infinity;
     for (const rule of kind.rules(state.track).reverse()) {
-      const y = u.valToPos(rule.at, "y", true);
+      const y = crisp(u.valToPos(rule.at, "y", true));
       ctx.strokeStyle = ctx.fillStyle = colour(`--c-${rule.key}`);
       ctx.setLineDash([8 * dpr, 4 * dpr]);
       ctx.beginPath(); ctx.moveTo(left, y); ctx.lineTo(left + width, y); ctx.stroke();
@@ -116,7 +117,7 @@
     ctx.textAlign = "left"; ctx.textBaseline = "bottom";
     let free = -Infinity;
     for (const mark of state.marks) {
-      const x = u.valToPos(mark.at, "x", true);
+      const x = crisp(u.valToPos(mark.at, "x", true));
       if (x < left || x > left + width) continue;
       ctx.setLineDash([2 * dpr, 3 * dpr]);
       ctx.beginPath(); ctx.moveTo(x, top); ctx.lineTo(x, top + height); ctx.stroke();
