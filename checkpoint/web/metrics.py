@@ -147,9 +147,11 @@ def _last(view: MetricView, points: Sequence[Point]) -> tuple[tuple[str, str], .
         cells.append(("Not yet updated", "none is left"))
     if point.lower is not None:
         cells.append(("Times as frequent", _ratio_in_words(point)))
-    cells.append(("Evidence", as_number(point.log10_evidence * _LOG10)))
+    # The verdict has the digits that its reason has.
+    known = point if verdict is None else verdict
+    cells.append(("Evidence", as_number(known.log10_evidence * _LOG10)))
     if verdict is not None and not verdict.is_weak:
-        cells.append(("Without any one host", as_number(point.log10_without * _LOG10)))
+        cells.append(("Without any one host", as_number(known.log10_without * _LOG10)))
     score = _z_score(points)
     if score is not None:
         cells.append(("z-score, decides nothing", f"{score:+.1f}"))

@@ -93,7 +93,14 @@ def test_a_row_says_what_the_chart_shows() -> None:
     """Verdict in words, weak, lost, and the last values; a z-score once there are enough."""
     plan = a_plan(PIPELINE + METRICS)
     rollout, _ = begin(plan, by())
-    verdict = Verdict(outcome="fail", action="set_aside_host", reason="it is the host", host="prod-01", is_weak=True)
+    verdict = Verdict(
+        outcome="fail",
+        action="set_aside_host",
+        reason="it is the host",
+        host="prod-01",
+        is_weak=True,
+        log10_evidence=0.5,
+    )
     judged = Judged(evidence=Evidence(), verdict=verdict, problem="gone")
     kept = AllKept(judges={JUDGE: msgspec.Raw(msgspec.json.encode(Kept(at=MONDAY, metrics={"errors": judged})))})
     views = metric_views(plan, rollout, msgspec.json.encode(kept))

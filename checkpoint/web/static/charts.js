@@ -15,6 +15,8 @@
     const exponent = Math.floor(log), mantissa = (10 ** (log - exponent)).toFixed(1);
     return `${mantissa === "1.0" ? "" : `${mantissa}·`}10${[...String(exponent)].map((each) => SUPER[each]).join("")}`;
   };
+  /* Evidence soon has a hundred digits; what counts is where it crosses the lines. */
+  const ceiling = (track) => Math.max(...track.lines.map((each) => each.at)) + 4;
   const clip = (values, low, high) => values.map((value) => (value == null ? null : Math.min(high, Math.max(low, value))));
 
   /* ---- the three kinds of charts: which lines they have, on which scale, in which words ---- */
@@ -35,8 +37,8 @@
       title: () => "Evidence against the build",
       isUnlabelled: true, /* its lines need the room; the cursor shows where the orders are */
       series: (track) => [
-        { label: "all", key: "new", values: clip(track.evidence, FLOOR, Infinity), raw: track.evidence },
-        { label: "without any one host", key: "old", values: clip(track.without, FLOOR, Infinity), raw: track.without, dash: [5, 3] },
+        { label: "all", key: "new", values: clip(track.evidence, FLOOR, ceiling(track)), raw: track.evidence },
+        { label: "without any one host", key: "old", values: clip(track.without, FLOOR, ceiling(track)), raw: track.without, dash: [5, 3] },
       ],
       rules: (track) => {
         const [wait, pause, back] = track.lines;
@@ -173,6 +175,13 @@
     }
   };
 
+  /* Dots are for intervals without a neighbour, which no line shows, and for courses that have hardly begun. */
+  const dots = (u, s) => {
+    const values = u.data[s], found = [];
+    const isShort = values.length < 12;
+    for (let i = 0; i < values.length; i += 1) if (values[i] != null && (isShort || (values[i - 1] == null && values[i + 1] == null))) found.push(i);
+    return found;
+  };
   const dataOf = (kind, state) => [state.track.at, ...kind.series(state.track).map((each) => each.values)];
   const shown = []; /* {kind, state, view, plot} */
   const makePlot = (one) => {
@@ -206,7 +215,7 @@
       ],
       series: [{}, ...series.map((each) => ({
         label: each.label, spanGaps: false, width: each.band ? 0 : 2, dash: each.dash, stroke: colour(each.key === "muted" ? "--muted" : `--c-${each.key}`),
-        points: { show: (u, s) => !each.band && u.data[s].filter((value) => value != null).length < 40, size: 5 },
+        points: each.band ? { show: false } : { show: true, size: 5, filter: dots },
       }))],
       bands,
       hooks: {
