@@ -7,6 +7,7 @@ import html
 import json
 import math
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from checkpoint.rollout import states
 from checkpoint.rollout.kept_evidence import JUDGE, AllKept, Judged, Kept, metric_views
 from checkpoint.rollout.ledger import KEPT_ROLLOUTS
 from checkpoint.rollout.machine import begin
+from checkpoint.rollout.picture import document
 from checkpoint.series import Mark, Point, Series
 from checkpoint.verdicts import Evidence, Metric, Verdict
 from checkpoint.verdicts.metric import CommandTable, HttpTable, PrometheusTable, ReportsTable
 from checkpoint.verdicts.sources import Sources
 from checkpoint.web.metrics import drawing, metric_rows, newest, source_of
-from fleet.keys import evidence_key, series_key
+from fleet import decode_report, encode
+from fleet.keys import evidence_key, hosts_prefix, series_key
+from hotcold.rollout_view import status_lines
 from tests.metric_world import METRICS, Course
-from tests.rollout_world import MONDAY, PIPELINE, a_plan, by
+from tests.rollout_world import MONDAY, PIPELINE, RolloutWorld, a_plan, by
 from tests.web_world import Client, WebWorld, web_world
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -284,6 +288,15 @@ async def test_past_rollouts_keep_their_charts_and_one_watch_follows_the_latest(
         assert await web.world.store.read(key("shop", 2)) is not None
 
 
+async def settled_long_ago(world: RolloutWorld) -> None:
+    """Hosts that changed within an interval count on neither side of it; let them have done so before."""
+    for entry in await world.store.read_prefix(hosts_prefix("shop")):
+        report = decode_report(entry.value)
+        if not report.since:
+            since = (world.time.wall - timedelta(hours=1)).isoformat()
+            await world.store.put(entry.key, encode(changed(report, since=since)), cas=entry.modify_index)
+
+
 async def test_an_engine_writes_what_pages_show(tmp_path: Path) -> None:
     """A source by HTTP, the judge that asks it, evidence and course in Consul, and the pages: all real."""
     rates = dict.fromkeys(("prod", "canary", "staging"), 0.002)
@@ -312,17 +325,26 @@ async def test_an_engine_writes_what_pages_show(tmp_path: Path) -> None:
                 world.engine = world.new_engine(world.store)
                 await world.start()
                 client = await web.as_("read")
-                drawn: dict[str, Any] = {}
-                async with asyncio.timeout(120):
-                    while len(drawn.get("metrics", [{"at": []}])[0]["at"]) < 3:
+                drawn: dict[str, Any] = {"metrics": [{"at": []}]}
+                shown, told = None, []
+                async with asyncio.timeout(90):
+                    while len(drawn["metrics"][0]["at"]) < 3 or told[0]["ratio"] is None:
                         await world.settle()
+                        await settled_long_ago(world)
                         await asyncio.sleep(0.01)
                         world.time.pass_(5)
                         drawn = json.loads((await client.get("/rollouts/1/charts")).text)
+                        shown = await world.desk.look()
+                        assert shown is not None
+                        told = document(shown)["metrics"]
                 assert drawn["marks"][0]["name"] == "prod to 10 %"
-                shown = await world.desk.look()
+                assert pytest.approx(0.002) in drawn["metrics"][0]["updated"]
+                assert pytest.approx(0.002) in drawn["metrics"][0]["others"]
+                assert [(each["metric"], each["ratio"]["estimate"]) for each in told] == [("errors", pytest.approx(1))]
+                assert told[0]["ratio"]["lower"] < 1 < told[0]["ratio"]["upper"]
                 assert shown is not None
-                assert [view.metric.name for view in shown.metrics] == ["errors"]
+                lines = list(status_lines(shown, world.time.wall))
+                assert any(line.startswith("  metric errors: ") and "(95 %: " in line for line in lines)
                 assert "Last values of errors" in (await client.get("/rollouts/1")).text
             finally:
                 await judge.aclose()
