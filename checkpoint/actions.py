@@ -131,7 +131,8 @@ class Desk:
         around = await self.ledger.surroundings()
         services = await self.insistence.ask(lambda: self.store.services(service_name(self.app)))
         silent = silent_hosts(around.hosts, services)
-        return picture(ongoing, around, silent, await self.leader(), self._now())
+        evidence = await self.ledger.evidence(ongoing.plan)
+        return picture(ongoing, around, silent, await self.leader(), self._now(), evidence)
 
     async def leader(self) -> str | None:
         """The engine that leads, None where none does."""

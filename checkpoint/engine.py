@@ -24,6 +24,7 @@ from checkpoint.pipeline import Pipeline
 from checkpoint.reading import HostKey, read_host_keys
 from checkpoint.rollout import events as ev
 from checkpoint.rollout import states as st
+from checkpoint.rollout.kept_evidence import AllKept
 from checkpoint.rollout.ledger import Ledger, Ongoing, Surroundings
 from checkpoint.rollout.tally import Silent, Tally, tally
 from checkpoint.rollout.verdict import Judge, Question, Ruling, by_reports, worst
@@ -37,13 +38,6 @@ TICK_S: Final = 1.0
 HEALTH_INTERVAL_S: Final = 3.0
 READ_HOSTS_PER_S: Final = 2500
 """News of one host is an answer about all of them: after so many hosts were read there is a pause of a second."""
-
-
-class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the judges of one rollout remember, by their names."""
-
-    v: int = 1
-    judges: dict[str, msgspec.Raw] = {}
 
 
 class Engine:
@@ -183,7 +177,7 @@ class Engine:
         key = evidence_key(self._own.app, ongoing.rollout.number)
         entry = await self._store.read(key)
         try:
-            known = Evidence() if entry is None else msgspec.json.decode(entry.value, type=Evidence)
+            known = AllKept() if entry is None else msgspec.json.decode(entry.value, type=AllKept)
         except msgspec.DecodeError as error:
             return [Ruling("none", f"{key} cannot be read: {error}")]
         rulings: list[Ruling] = []
@@ -206,7 +200,7 @@ class Engine:
             rulings.append(Ruling(answer.ruling.outcome, f"{name}: {answer.ruling.reason}"))
             if answer.evidence:
                 kept[name] = msgspec.Raw(answer.evidence)
-        value = msgspec.json.encode(Evidence(judges=kept))
+        value = msgspec.json.encode(AllKept(judges=kept))
         if entry is None or entry.value != value:
             # Evidence that is not written is not acted on: a next leader could not say why.
             index = 0 if entry is None else entry.modify_index

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from artifact import Refused
+from checkpoint.rollout.kept_evidence import Judged, Kept, applying_to, decode_kept
 from checkpoint.rollout.machine import named
 from checkpoint.rollout.verdict import Answer, Outcome, Question, Ruling
 from checkpoint.verdicts import (
@@ -24,7 +24,6 @@ from checkpoint.verdicts import (
     History,
     Interval,
     Metric,
-    Verdict,
     combine,
     judge,
     next_step,
@@ -32,6 +31,7 @@ from checkpoint.verdicts import (
     take_back,
     with_interval,
 )
+from checkpoint.verdicts.observed import fault_in
 from checkpoint.verdicts.recording import Decided, Line, Observed, StepBegan, TakenBack
 from checkpoint.verdicts.sources import Asked, Sources
 from fleet import Report
@@ -54,35 +54,15 @@ _OUTCOMES: Final[Mapping[Action, Outcome]] = {
 _SETTLED_STATES: Final = frozenset({"steady", "watching", "rolled_back", "held"})
 
 
-class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """One metric in one rollout. `history` None: its source could not tell of the past."""
-
-    evidence: Evidence = Evidence()
-    verdict: Verdict | None = None
-    history: History | None = None
-
-
-class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """All metrics in one rollout, as they lie in Consul.
-
-    Attributes:
-        step: the step that the evidence is of.
-        ordered: when that was ordered, or resumed.
-        at: when sources were last asked.
-    """
-
-    v: int = 1
-    step: int = -1
-    ordered: datetime | None = None
-    at: datetime | None = None
-    metrics: dict[str, Judged] = {}
-
-
 Record = Callable[[Question, Mapping[str, History], Sequence[Line]], Awaitable[None]]
 """Told of a rollout, of what is known of the time before it by metric, and of what was observed or decided since."""
 
 
-async def _nobody(_question: Question, _histories: Mapping[str, History], _lines: Sequence[Line]) -> None:
+Plot = Callable[[Question, Kept, Sequence[Line]], Awaitable[None]]
+"""Told of a rollout, of its evidence, and of what was observed or decided since: for charts."""
+
+
+async def _nobody(_question: Question, _known: object, _lines: Sequence[Line]) -> None:
     pass
 
 
@@ -96,6 +76,7 @@ class MetricJudge:
         sources: of these metrics; open as long as this is.
         interval_s: pause between two looks, and what a look is about.
         record: told of everything that was observed and decided, for a replay.
+        plot: the same, with the evidence, for charts.
     """
 
     def __init__(
@@ -105,11 +86,13 @@ class MetricJudge:
         *,
         interval_s: float = INTERVAL_S,
         record: Record | None = None,
+        plot: Plot | None = None,
     ) -> None:
         self._metrics = tuple(metrics)
         self._sources = sources
         self._interval = timedelta(seconds=interval_s)
         self._record: Record = record or _nobody
+        self._plot: Plot = plot or _nobody
         self._asking: tuple[object, asyncio.Task[_Look]] | None = None
 
     async def aclose(self) -> None:
@@ -133,7 +116,7 @@ class MetricJudge:
         if not asked_for:
             tier = question.plan.steps[question.rollout.phase.step].rule.tier
             return Answer(Ruling("pass", f"none is for {tier}" if metrics else "none is configured"), question.evidence)
-        kept, lines = _turned(_decoded(question.evidence, metrics), question)
+        kept, lines = _turned(decode_kept(question.evidence, metrics), question)
         which = (question.rollout.number, kept.step, kept.ordered, kept.at)
         if self._asking is not None and self._asking[0] != which:
             await self._forget()
@@ -147,6 +130,7 @@ class MetricJudge:
             lines = (*lines, *judged)
         if lines:
             await self._record(question, _histories(kept), lines)
+            await self._plot(question, kept, lines)
         return Answer(_ruling(kept, asked_for), msgspec.json.encode(kept))
 
     async def _forget(self) -> None:
@@ -179,7 +163,8 @@ class MetricJudge:
             history = known.history or look.histories.get(metric.name)
             interval = look.intervals[metric.name]
             evidence, verdict = judge(metric, known.evidence, interval, history=history, among=len(look.intervals))
-            metrics[metric.name] = Judged(evidence=evidence, verdict=verdict, history=history)
+            problem = fault_in(interval, metric.kind) or ""
+            metrics[metric.name] = Judged(evidence=evidence, verdict=verdict, history=history, problem=problem)
             lines.append(Observed(at=at, metric=metric.name, interval=interval))
         kept = msgspec.structs.replace(kept, at=look.at, metrics=metrics)
         said = combine([each.verdict for name, each in metrics.items() if name in look.intervals and each.verdict])
@@ -200,7 +185,7 @@ class _Look(msgspec.Struct, frozen=True):
 def applying(question: Question) -> tuple[Metric, ...]:
     """The metrics that say something of the present step: those without tiers, and those of its tier."""
     tier = question.plan.steps[question.rollout.phase.step].rule.tier
-    return tuple(metric for metric in question.plan.pipeline.metrics if not metric.tiers or tier in metric.tiers)
+    return applying_to(tier, question.plan.pipeline.metrics)
 
 
 def sides(question: Question, metric: Metric, interval: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -251,19 +236,6 @@ def _asked(
     return Asked(
         app=question.plan.app, tiers=tiers, updated=updated, others=others, interval_s=interval_s, reports=reports
     )
-
-
-def _decoded(evidence: bytes, metrics: Sequence[Metric]) -> Kept:
-    if not evidence:
-        return Kept()
-    try:
-        kept = msgspec.json.decode(evidence, type=Kept)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(f"the metrics' evidence is malformed: {error}", kind="evidence_invalid") from error
-    if kept.v != 1:
-        raise Refused(f"the metrics' evidence has version {kept.v}; this hotcold reads 1", kind="evidence_version")
-    names = {metric.name for metric in metrics}
-    return msgspec.structs.replace(kept, metrics={name: each for name, each in kept.metrics.items() if name in names})
 
 
 def _turned(kept: Kept, question: Question) -> tuple[Kept, tuple[Line, ...]]:

@@ -90,6 +90,11 @@ def evidence_key(app: str, number: int) -> str:
     return f"{checkpoint_prefix(app)}rollouts/{number}/evidence"
 
 
+def series_key(app: str, number: int) -> str:
+    """Key of the course of one rollout's metrics; what begins with `evidence_key` is read together."""
+    return f"{evidence_key(app, number)}-series"
+
+
 def lock_key(app: str) -> str:
     """Key of the app's lock and of its denied builds."""
     return f"{checkpoint_prefix(app)}lock"

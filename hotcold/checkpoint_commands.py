@@ -97,12 +97,14 @@ async def run_engine(
         settings: of the engine.
         beside: given the store and the engine's name, what is kept open as long.
     """
-    from checkpoint.clock import SteadyClock  # noqa: PLC0415 - check-config needs none of these
+    from checkpoint.charting import Charts  # noqa: PLC0415 - check-config needs none of these
+    from checkpoint.clock import SteadyClock  # noqa: PLC0415
     from checkpoint.engine import Engine  # noqa: PLC0415
     from checkpoint.leading import lead  # noqa: PLC0415
     from checkpoint.metric_judge import MetricJudge  # noqa: PLC0415
     from checkpoint.notifying import Notifier  # noqa: PLC0415
     from checkpoint.recordings import Recordings  # noqa: PLC0415
+    from checkpoint.rollout.kept_evidence import JUDGE  # noqa: PLC0415
     from checkpoint.verdicts.sources import Sources  # noqa: PLC0415
 
     stopped = asyncio.Event()
@@ -123,12 +125,13 @@ async def run_engine(
                         sources,
                         interval_s=settings.metrics_interval_s,
                         record=recordings,
+                        plot=Charts(store).plot,
                     )
                 ) as metrics,
                 aiohttp.ClientSession() as http,
                 asyncio.TaskGroup() as group,
             ):
-                engine = Engine(store, settings.pipeline, name=name, clock=clock, judges={"metrics": metrics})
+                engine = Engine(store, settings.pipeline, name=name, clock=clock, judges={JUDGE: metrics})
                 group.create_task(engine.run(), name="engine")
                 for webhook in settings.webhooks:
                     notifier = Notifier(store, app, webhook, now=_now, pause=asyncio.sleep, http=http)

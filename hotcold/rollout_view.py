@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from checkpoint.rollout.kept_evidence import MetricView
 from checkpoint.rollout.picture import Picture, StepView, steps
 from checkpoint.rollout.plan import Plan
 from hotcold.terminal import ago, many
@@ -47,6 +48,7 @@ def status_lines(shown: Picture, now: datetime, *, show_hosts: bool = False) -> 
         yield f"  {'; '.join(parts)}; {counted.allowed} may fail"
     for reason in shown.waiting_for[: None if show_hosts else _NAMED_HOSTS]:
         yield f"  waits for: {reason}"
+    yield from _metrics(shown.metrics)
     if shown.lease is not None:
         state = "until" if shown.lease.is_live(now) else "lapsed at"
         note = f": {shown.lease.note}" if shown.lease.note else ""
@@ -78,6 +80,15 @@ def _steps(views: Sequence[StepView], now: datetime) -> Iterator[str]:
         hosts = ", ".join(view.hosts[:_NAMED_HOSTS]) + (" ..." if len(view.hosts) > _NAMED_HOSTS else "")
         line = f"  {_MARKS[view.standing]} {view.name:<16} {many(view.host_count, 'host'):>10}  {when:<32} {hosts}"
         yield line.rstrip()
+
+
+def _metrics(views: Sequence[MetricView]) -> Iterator[str]:
+    for view in views:
+        what = view.standing.replace("_", " ")
+        said = view.outcome if view.standing in {"go", "wait", "idle"} else f"{view.outcome}, {what}"
+        yield f"  metric {view.metric.name}: {said}: {view.reason}"
+        if view.problem and view.problem not in view.reason:
+            yield f"  metric {view.metric.name}: its source failed: {view.problem}"
 
 
 def _clock(at: datetime, now: datetime) -> str:

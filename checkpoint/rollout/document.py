@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from checkpoint.rollout.kept_evidence import MetricDocument, view_document
 from checkpoint.rollout.picture import Picture, StepView
 from checkpoint.rollout.tally import Tally
 from checkpoint.windows import Moment
@@ -85,6 +86,7 @@ class RolloutDocument(_Part, frozen=True):
     engine: str | None
     steps: tuple[StepDocument, ...]
     hosts: HostsDocument
+    metrics: tuple[MetricDocument, ...]
     commander: CommanderDocument | None
     lock: LockDocument | None
     denied: tuple[str, ...]
@@ -111,6 +113,7 @@ def document(shown: Picture) -> RolloutDocument:
         engine=shown.engine,
         steps=tuple(step_document(step) for step in shown.steps),
         hosts=_hosts(shown.tally),
+        metrics=tuple(view_document(view) for view in shown.metrics),
         commander=None if lease is None else CommanderDocument(holder=lease.holder, until=lease.until),
         lock=None if lock is None else LockDocument(by=lock.by, reason=lock.reason),
         denied=tuple(denied.id for denied in shown.guards.denied),

@@ -34,6 +34,7 @@ from fleet.keys import (
     plan_key,
     rollout_key,
     rollout_state_key,
+    series_key,
     tier_key,
     tiers_prefix,
 )
@@ -146,6 +147,13 @@ class Ledger:
             self._read(plan_key(self.app, number)), self._read(rollout_state_key(self.app, number))
         )
         return None if plan is None or state is None else (_decode(plan, Plan), _decode(state, Rollout))
+
+    async def evidence(self, plan: Plan) -> bytes | None:
+        """What the verdicts of a rollout remember, None where nothing: without metrics, nothing is asked for."""
+        if not plan.pipeline.metrics:
+            return None
+        entry = await self._read(evidence_key(self.app, plan.number))
+        return None if entry is None else entry.value
 
     async def surroundings(self, hosts: tuple[HostKey, ...] | None = None) -> Surroundings:
         """Orders, reports, guards and lease as they stand.
@@ -269,8 +277,8 @@ class Ledger:
         """Deletes a rollout that is too old."""
         if number < 1:
             return []
-        keys = (plan_key(self.app, number), rollout_state_key(self.app, number), evidence_key(self.app, number))
-        entries = [await self._read(key) for key in keys]
+        kinds = (plan_key, rollout_state_key, evidence_key, series_key)
+        entries = [await self._read(kind(self.app, number)) for kind in kinds]
         return [Delete(entry.key, cas=entry.modify_index) for entry in entries if entry is not None]
 
     async def _read(self, key: str) -> Entry | None:

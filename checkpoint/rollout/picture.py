@@ -12,6 +12,7 @@ from typing import Literal
 from checkpoint.guards import Guards, Lease
 from checkpoint.rollout import states as st
 from checkpoint.rollout.advice import following
+from checkpoint.rollout.kept_evidence import MetricView, metric_views
 from checkpoint.rollout.ledger import Ongoing, Surroundings
 from checkpoint.rollout.machine import named
 from checkpoint.rollout.plan import Plan
@@ -49,6 +50,7 @@ class Picture:
         following: what to do next, a command where there is one.
         engine: the one that leads, None: nobody does, so nothing goes on by itself.
         closes: when the present tier's window closes, None: not in sight, or closed.
+        metrics: how each metric of the plan stands.
     """
 
     plan: Plan
@@ -62,10 +64,18 @@ class Picture:
     following: str
     engine: str | None
     closes: datetime | None
+    metrics: tuple[MetricView, ...] = ()
 
 
-def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, engine: str | None, now: datetime) -> Picture:
-    """Put together what is known."""
+def picture(  # noqa: PLR0917 - all that is known of a rollout
+    ongoing: Ongoing,
+    around: Surroundings,
+    silent: Silent,
+    engine: str | None,
+    now: datetime,
+    evidence: bytes | None = None,
+) -> Picture:
+    """Put together what is known. `evidence`: what the rollout's verdicts remember."""
     plan, rollout = ongoing.plan, ongoing.rollout
     counted = tally(plan, rollout, around.hosts, silent, now)
     closes = closing(plan.pipeline.calendar, plan.steps[rollout.phase.step].rule.tier, now)
@@ -81,6 +91,7 @@ def picture(ongoing: Ongoing, around: Surroundings, silent: Silent, engine: str 
         following=following(plan, rollout),
         engine=engine,
         closes=None if closes is None or is_endless(closes) else closes,
+        metrics=metric_views(plan, rollout, evidence),
     )
 
 

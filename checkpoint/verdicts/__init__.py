@@ -16,6 +16,7 @@ from checkpoint.verdicts.evidence import (
 from checkpoint.verdicts.judging import SEVERITY, Action, Outcome, Verdict, combine, judge
 from checkpoint.verdicts.metric import Metric, check_metrics, parse_metrics
 from checkpoint.verdicts.observed import Counts, History, Interval, with_interval
+from checkpoint.verdicts.ratio import Ratio
 from checkpoint.verdicts.zscore import z_scores
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Interval",
     "Metric",
     "Outcome",
+    "Ratio",
     "Verdict",
     "check_metrics",
     "combine",

@@ -21,6 +21,7 @@ from artifact import Refused
 from checkpoint.verdicts.eprocess import NO_EVIDENCE, Sums, against_rate, compared, fresh_trust, upper_rate
 from checkpoint.verdicts.metric import Metric
 from checkpoint.verdicts.observed import Counts, History, Interval
+from checkpoint.verdicts.ratio import Likelihood, seen_alone, seen_together
 
 VERSION: Final = 1
 SLOTS: Final = 32
@@ -68,6 +69,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         step_intervals: sound intervals with data of updated hosts in this step.
         quiet_intervals: the last so many of them had no failure on updated hosts.
         unsound_intervals: intervals of this step that could not be used.
+        seen: what tells how many times worse the build is; collected anew when a host is set aside.
     """
 
     v: int = VERSION
@@ -86,6 +88,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     step_intervals: int = 0
     quiet_intervals: int = 0
     unsound_intervals: int = 0
+    seen: Likelihood = Likelihood()
 
 
 def decode_evidence(data: bytes) -> Evidence:
@@ -123,7 +126,7 @@ def next_step(evidence: Evidence) -> Evidence:
 def set_aside(evidence: Evidence, host: str) -> Evidence:
     """Count a host no more; a no-op if that is so already. What it did is taken out of the evidence if it has a slot.
 
-    Evidence without the *other* hosts is collected anew: it held what this host did.
+    Evidence without the *other* hosts is collected anew: it held what this host did. So is what the ratio is made of.
     """
     if host in evidence.aside:
         return evidence
@@ -138,6 +141,7 @@ def set_aside(evidence: Evidence, host: str) -> Evidence:
         aside=tuple(sorted((*evidence.aside, host))),
         updated_bad=evidence.updated_bad - (own.bad if own is not None else 0.0),
         updated_total=evidence.updated_total - (own.total if own is not None else 0.0),
+        seen=Likelihood(),
     )
 
 
@@ -200,6 +204,19 @@ def absorb(metric: Metric, evidence: Evidence, interval: Interval, history: Hist
         step_expected=evidence.step_expected + expected,
         step_intervals=evidence.step_intervals + (total > 0),
         quiet_intervals=0 if updated.bad > 0 else evidence.quiet_intervals + (total > 0),
+        seen=_seen(metric, evidence.seen, updated, others),
+    )
+
+
+def _seen(metric: Metric, seen: Likelihood, updated: _Side, others: _Side) -> Likelihood:
+    if metric.limit is not None:
+        return seen_alone(seen, bad=updated.bad, allowed=metric.limit * updated.exposure)
+    return seen_together(
+        seen,
+        bad=updated.bad,
+        exposure=updated.exposure,
+        other_bad=others.bad,
+        other_exposure=others.exposure,
     )
 
 

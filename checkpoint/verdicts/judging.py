@@ -15,6 +15,7 @@ from checkpoint.verdicts.eprocess import acquits, log_evidence
 from checkpoint.verdicts.evidence import Evidence, Without, absorb
 from checkpoint.verdicts.metric import Metric
 from checkpoint.verdicts.observed import History, Interval, fault_in
+from checkpoint.verdicts.ratio import Ratio, ratio_of
 from checkpoint.verdicts.wording import as_number, counts_in_words, evidence_in_words
 
 Outcome = Literal["pass", "fail", "none"]
@@ -45,6 +46,8 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         is_weak: compared with the past instead of hosts that are not updated.
         log10_evidence: decimal logarithm of the evidence against the build.
         log10_without: the same without the one host whose absence lowers it most.
+        ratio: how many times as often updated hosts fail as the others, or as the limit allows; None: not known, or of
+            several metrics.
     """
 
     outcome: Outcome
@@ -55,6 +58,7 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     is_weak: bool = False
     log10_evidence: float = 0.0
     log10_without: float = 0.0
+    ratio: Ratio | None = None
 
 
 def judge(
@@ -103,6 +107,7 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
         is_weak=any(each.is_weak for each in said),
         log10_evidence=max(each.log10_evidence for each in verdicts),
         log10_without=max(each.log10_without for each in verdicts),
+        ratio=verdicts[0].ratio if len(verdicts) == 1 else None,
     )
 
 
@@ -127,6 +132,7 @@ class _Judgement:
         self._has_history = has_history
         self._all = log_evidence(evidence.sums)
         self._weak = log_evidence(evidence.weak_sums)
+        self._ratio = ratio_of(evidence.seen, is_of_a_limit=metric.limit is not None)
         ranked = sorted((log_evidence(each.sums), each.host, each) for each in evidence.without)
         # Hosts without failures have no slot, and without one of them the evidence is not lower.
         self._least = min(self._all, ranked[0][0]) if ranked else self._all
@@ -139,14 +145,15 @@ class _Judgement:
             return self._against(pause)
         if self._weak >= pause + math.log(_WEAK_SHARE):
             line = as_number(pause + math.log(_WEAK_SHARE))
-            reason = f"{counts_in_words(self._evidence)}; {evidence_in_words(self._weak)}, pause line {line}"
+            counts = counts_in_words(self._evidence, None)  # that of the others says nothing of the past
+            reason = f"{counts}; {evidence_in_words(self._weak)}, pause line {line}"
             return self._say("fail", "pause", f"compared with the past alone: {reason}", is_weak=True)
         return self._not_against()
 
     def _against(self, pause: float) -> Verdict:
         roll_back = math.log(self._metric.roll_back_at * self._among)
         wait = math.log(self._metric.wait_at)
-        counts = counts_in_words(self._evidence)
+        counts = counts_in_words(self._evidence, self._ratio)
         line = f"pause line {as_number(pause)}"
         if self._least >= roll_back:
             without = f"without any one host still {as_number(self._least)}, roll-back line {as_number(roll_back)}"
@@ -172,7 +179,8 @@ class _Judgement:
         lack = self._unusable()
         if lack is not None:
             return self._say("none", "wait", lack)
-        counts, strongest = counts_in_words(evidence), max(self._all, self._weak)
+        counts = counts_in_words(evidence, None if self._is_weak else self._ratio)
+        strongest = max(self._all, self._weak)
         lack = self._unseen()
         if strongest >= math.log(self._metric.wait_at):
             lack = f"{evidence_in_words(strongest)}: waiting for more"
@@ -232,4 +240,5 @@ class _Judgement:
             is_weak=is_weak,
             log10_evidence=max(self._all, self._weak if is_weak else self._all) / math.log(10),
             log10_without=self._least / math.log(10),
+            ratio=self._ratio,
         )

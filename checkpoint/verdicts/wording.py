@@ -9,6 +9,7 @@ import math
 from typing import Final
 
 from checkpoint.verdicts.evidence import Evidence
+from checkpoint.verdicts.ratio import Ratio
 
 _PLAIN_BELOW: Final = 1e6
 _NOTHING_BELOW: Final = 0.01
@@ -32,15 +33,39 @@ def evidence_in_words(logarithm: float) -> str:
     return f"evidence {as_number(logarithm)}"
 
 
-def counts_in_words(evidence: Evidence) -> str:
-    """`updated hosts: 41 bad of 18 300; others: 22 of 171 900; expected on updated 2.3: 18 times`."""
+def counts_in_words(evidence: Evidence, ratio: Ratio | None) -> str:
+    """`updated hosts: 41 bad of 18 300; others: 22 of 171 900; expected on updated 2.34: 18 times (95 %: 7 to 49)`."""
     parts = [f"updated hosts: {_count(evidence.updated_bad)} bad of {_count(evidence.updated_total)}"]
     if evidence.others_total > 0:
         parts.append(f"others: {_count(evidence.others_bad)} of {_count(evidence.others_total)}")
     if evidence.expected > 0:
-        times = evidence.updated_bad / evidence.expected
-        parts.append(f"expected on updated {evidence.expected:.3g}: {times:.2g} times")
+        known = None if ratio is None else ratio.estimate
+        times = evidence.updated_bad / evidence.expected if known is None else known
+        between = "" if ratio is None else f" ({_certain(ratio)}: {_between(ratio)})"
+        parts.append(f"expected on updated {_expected(evidence.expected)}: {times_in_words(times)} times{between}")
+    elif ratio is not None:
+        parts.append(f"times as frequent ({_certain(ratio)}): {_between(ratio)}")
     return "; ".join(parts)
+
+
+def times_in_words(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:,.0f}".replace(",", " ") if value >= 10 else f"{value:.2g}"  # noqa: PLR2004 - two digits are enough
+
+
+def _between(ratio: Ratio) -> str:
+    lower, upper = times_in_words(ratio.lower), "" if ratio.upper is None else times_in_words(ratio.upper)
+    if ratio.upper is None:
+        return f"at least {lower}" if ratio.lower > 0 else "anything"
+    return f"{lower} to {upper}" if ratio.lower > 0 else f"at most {upper}"
+
+
+def _certain(ratio: Ratio) -> str:
+    return f"{ratio.confidence * 100:g} %"
+
+
+def _expected(value: float) -> str:
+    return _count(round(value)) if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - three digits and no power of ten
 
 
 def _count(value: float) -> str:

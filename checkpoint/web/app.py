@@ -23,7 +23,7 @@ from aiohttp import web
 from artifact import ConfigError
 from checkpoint.actions import Desk
 from checkpoint.pipeline import Settings
-from checkpoint.web import api, pages, signing_in, starting, steering, stream
+from checkpoint.web import api, charts, pages, signing_in, starting, steering, stream
 from checkpoint.web.denials import Denials
 from checkpoint.web.gate import Gate, add_headers
 from checkpoint.web.identity import Identities
@@ -187,6 +187,7 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "oidc_signed_out": oidc_pages.signed_out,
     "train": pages.train,
     "rollout": pages.rollout,
+    "charts": charts.charts,
     "act": steering.act,
     "override": steering.override,
     "new": starting.new,

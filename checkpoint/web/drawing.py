@@ -21,8 +21,8 @@ from checkpoint.web.steps import applicable
 from checkpoint.windows import Freeze, earliest, freeze_at
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "train": ("banners", "now", "strip", "tiers", "command", "log"),
-    "rollout": ("banners", "now", "strip", "steps", "trouble", "log", "command"),
+    "train": ("banners", "now", "strip", "verdicts", "tiers", "command", "log"),
+    "rollout": ("banners", "now", "strip", "verdicts", "metrics", "steps", "trouble", "log", "command"),
     "plain": ("banners",),
 }
 """What is drawn anew on each kind of page."""

@@ -25,6 +25,8 @@ from checkpoint.overview import Overview, overview
 from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_keys
 from checkpoint.rollout.ledger import Ledger, Ongoing, Surroundings
 from checkpoint.rollout.picture import Picture, picture
+from checkpoint.series import Series
+from checkpoint.web.evidence import EvidenceWatch
 from fleet import Entry, ServiceHealth, Store
 from fleet.keys import (
     audit_head_key,
@@ -60,6 +62,7 @@ class Snapshot:
         records: the latest of the audit, with their Consul indices, newest first.
         fault: why the rollout cannot be shown, or None.
         hosts: each with its report, as the rollout counts them.
+        series: the course of the rollout's metrics.
         engine: the one that leads; None: none does.
     """
 
@@ -75,6 +78,7 @@ class Snapshot:
     records: tuple[tuple[Record, int], ...]
     fault: str | None
     hosts: tuple[HostKey, ...]
+    series: Series
     engine: str | None = None
 
 
@@ -112,6 +116,7 @@ class Live:
         self._desk: _Desk | None = None
         self._records: deque[tuple[Record, int]] = deque(maxlen=KEPT_RECORDS)
         self._dirty = asyncio.Event()
+        self._evidence = EvidenceWatch(store, app, self._dirty.set)
         self._published = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.snapshot: Snapshot | None = None
@@ -125,6 +130,7 @@ class Live:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._evidence.aclose()
 
     @property
     def cut_off_s(self) -> float | None:
@@ -134,7 +140,7 @@ class Live:
     @property
     def broken(self) -> str | None:
         """Why nothing new will ever come: a store that refuses, or an error of ours; None: all is well."""
-        for task in self._tasks:
+        for task in (*self._tasks, *filter(None, (self._evidence.task,))):
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return str(task.exception()) or type(task.exception()).__name__
         return None
@@ -165,7 +171,8 @@ class Live:
             published.set()
 
     def _make(self, version: int) -> Snapshot | None:
-        if self._orders is None or self._reports is None or self._desk is None:
+        known = self._evidence.now
+        if self._orders is None or self._reports is None or self._desk is None or known is None:
             return None
         now, desk = self._now(), self._desk
         keys: tuple[TierKey, ...] = read_tier_keys(self.app, self._orders)
@@ -180,11 +187,12 @@ class Live:
                 lease=desk.lease,
                 lease_index=0,
             )
-            shown = picture(desk.ongoing, around, silent_hosts(hosts, self._services), self._engine, now)
+            silent = silent_hosts(hosts, self._services)
+            shown = picture(desk.ongoing, around, silent, self._engine, now, known.evidence)
         indices = (entry.modify_index for entries in (self._orders, self._reports) for entry in entries)
         return Snapshot(
             version=version,
-            index=max(desk.index, *indices, 0),
+            index=max(desk.index, known.index, *indices, 0),
             at=now,
             view=overview(self.app, keys, hosts, self._services),
             shown=shown,
@@ -196,6 +204,7 @@ class Live:
             fault=desk.fault,
             hosts=hosts,
             engine=self._engine,
+            series=known.series,
         )
 
     async def _follow_orders(self) -> None:
@@ -216,6 +225,7 @@ class Live:
                 while True:
                     try:
                         self._desk = await self._read_desk(entry)
+                        await self._evidence.turn(None if self._desk.ongoing is None else self._desk.ongoing.plan)
                         break
                     except HotcoldError as error:
                         log.warning("cannot read the rollout", kind=error.kind, error=str(error))

@@ -16,8 +16,10 @@ from artifact import HotcoldError, Refused
 from checkpoint.audit import Record, read_head, read_record, verify
 from checkpoint.rollout.ledger import KEPT_ROLLOUTS
 from checkpoint.rollout.picture import steps
+from checkpoint.web.charts import course_of, metric_facts
 from checkpoint.web.drawing import facts_of
 from checkpoint.web.live import Snapshot
+from checkpoint.web.metrics import metric_rows
 from checkpoint.web.rights import Role
 from checkpoint.web.site import Site, person_of, site_of
 from fleet import Entry, position
@@ -39,6 +41,7 @@ async def train(request: web.Request) -> web.Response:
         request,
         "train.html",
         **facts_of("train", snapshot, order=site.settings.pipeline.tiers),
+        **metric_facts(snapshot),
         number=None,
         recent=recent,
     )
@@ -54,8 +57,9 @@ async def rollout(request: web.Request) -> web.Response:
         await site.catch_up()  # another instance may have started it a moment ago
         snapshot = site.live.snapshot or snapshot
     if snapshot.shown is not None and snapshot.shown.plan.number == number:
-        return site.page(request, "rollout.html", **facts_of("rollout", snapshot, number), number=number)
-    past = await site.desk.ledger.past(number)
+        facts = facts_of("rollout", snapshot, number) | metric_facts(snapshot)
+        return site.page(request, "rollout.html", **facts, number=number)
+    past = await course_of(site, number)
     if past is None:
         return site.message(
             request,
@@ -63,13 +67,13 @@ async def rollout(request: web.Request) -> web.Response:
             status=404,
             title="No such rollout",
         )
-    plan, state = past
     return site.page(
         request,
         "past.html",
-        plan=plan,
-        rollout=state,
-        views=steps(plan, state, site.now()),
+        plan=past.plan,
+        rollout=past.rollout,
+        views=steps(past.plan, past.rollout, site.now()),
+        metrics=metric_rows(past.metrics, past.series),
         records=[record for record, _ in snapshot.records if record.rollout == number],
         number=number,
         kind="plain",

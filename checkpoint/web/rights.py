@@ -69,6 +69,7 @@ ROUTES: Final = (
     Route("GET", SIGNED_OUT_PATH, "oidc_signed_out", Role.NONE),
     Route("GET", "/", "train", Role.READ),
     Route("GET", "/rollouts/{number:[0-9]{1,9}}", "rollout", Role.READ),
+    Route("GET", "/rollouts/{number:[0-9]{1,9}}/charts", "charts", Role.READ, "data"),
     Route("POST", "/rollouts/{number:[0-9]{1,9}}/act", "act", Role.DEPLOY),
     Route("POST", "/rollouts/{number:[0-9]{1,9}}/override", "override", Role.ADMIN),
     Route("GET", "/new", "new", Role.DEPLOY),

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from checkpoint.web.charts import metric_facts, news_of
 from checkpoint.web.drawing import PARTS, facts_of, states_of
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import Person
@@ -101,6 +102,7 @@ async def _send(  # noqa: PLR0917 - likewise
     facts = {
         **site.facts(person, snapshot),
         **facts_of(kind, snapshot, number, order=site.settings.pipeline.tiers),
+        **metric_facts(snapshot),
         "oob": True,
         "number": number,
     }
@@ -116,6 +118,11 @@ async def _send(  # noqa: PLR0917 - likewise
     if kind == "rollout" and snapshot.shown is not None and facts["grid"] is not None:
         states = states_of(facts["grid"], snapshot.shown, facts["buttons"], snapshot.shown.index)
         await response.write(_event("states", states, snapshot.index))
+    if kind == "rollout" and (news := news_of(snapshot)) is not None:
+        text = msgspec.json.encode(news).decode()
+        if sent.get("charts") != text:
+            sent["charts"] = text
+            await response.write(_message(f"event: charts\nid: {snapshot.index}\n", text))
 
 
 def _pulse(site: Site, request: web.Request, *, is_first: bool) -> bytes:

@@ -318,7 +318,7 @@ def released(store: World, build_id: str, digit: str = "2") -> None:
         v=1,
         app="shop",
         build=build(build_id, digit),
-        manifest=f"https://builds.example.com/shop-{build_id}.json",
+        manifest=f"file:///srv/builds/shop-{build_id}.json",
         revision="0" * 40,
         branch="main",
         tag=build_id,
@@ -329,7 +329,7 @@ def released(store: World, build_id: str, digit: str = "2") -> None:
 
 
 def test_a_released_build_is_named_by_its_id(run: Run, store: World, config: Path) -> None:
-    """Its record says all that hosts need: no manifest is fetched."""
+    """Its record says all that hosts need; a manifest that only others can reach is not asked for."""
     released(store, "2026-11-24.1")
     at = ("--app", "shop", "--config", config)
     assert "rollout 1 of 2026-11-24.1 for shop" in run("rollout", "plan", "2026-11-24.1", *at).stdout

@@ -15,10 +15,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec.structs import replace as changed
 
-from checkpoint.metric_judge import Kept, MetricJudge, Record, sides
+from checkpoint.metric_judge import MetricJudge, Record, sides
 from checkpoint.reading import HostKey
 from checkpoint.recordings import Recordings
 from checkpoint.rollout import states as st
+from checkpoint.rollout.kept_evidence import Kept
 from checkpoint.rollout.machine import begin
 from checkpoint.rollout.plan import Plan
 from checkpoint.rollout.tally import Tally

@@ -163,6 +163,9 @@ def test_the_command_tells_what_would_have_happened(tmp_path: Path) -> None:
     assert document["first"] == {"set_aside_host": None, "pause": None, "roll_back": None}
     assert document["decisions"][0]["by"] == "anna"
     assert document["last"]["outcome"] == "pass"
+    ratio = document["changes"][0]["ratio"]
+    assert ratio["lower"] < ratio["estimate"] < ratio["upper"]
+    assert ratio["estimate"] == pytest.approx(10)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class Start(_Sent, frozen=True):
     ] = 0
     confirmed: Annotated[
         tuple[Text, ...],
-        Meta(max_length=100, description="names of the `confirmations` of the plan, each of them true"),
+        Meta(max_length=100, description="names of the plan's `confirmations`: each is true"),
     ] = ()
 
 

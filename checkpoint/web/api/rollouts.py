@@ -10,9 +10,8 @@ from aiohttp import web
 from msgspec import UNSET
 
 from artifact import Refused
-from checkpoint.engine import Evidence
-from checkpoint.metric_judge import Judged, Kept
 from checkpoint.rollout.document import document, step_document
+from checkpoint.rollout.kept_evidence import AllKept, Judged, Kept
 from checkpoint.rollout.listing import list_rollouts
 from checkpoint.rollout.picture import steps
 from checkpoint.rollout.summary import Summary, Unreadable, summary
@@ -82,7 +81,7 @@ async def evidence(request: web.Request, *, path: RolloutPath) -> EvidenceAnswer
     kept = Kept()
     if entry is not None:
         try:
-            judges = msgspec.json.decode(entry.value, type=Evidence).judges
+            judges = msgspec.json.decode(entry.value, type=AllKept).judges
             kept = msgspec.json.decode(judges[_JUDGE], type=Kept) if _JUDGE in judges else kept
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refused(f"{key} cannot be read: {error}", kind="document_invalid") from error
