@@ -20,7 +20,7 @@ from checkpoint.web.drawing import facts_of
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import Role
 from checkpoint.web.site import Site, person_of, site_of
-from fleet import Entry, position
+from fleet import Entry, is_newcomer, position
 from fleet.keys import audit_head_key, audit_prefix
 
 RECENT: Final = 10
@@ -133,6 +133,7 @@ async def host(request: web.Request) -> web.Response:
         report=None if key is None else key.report,
         order=order,
         position=None if order is None else position(order.salt, name),
+        is_newcomer=is_newcomer(order, None if key is None else key.joined),
         rank=rank,
         records=[record for record, _ in snapshot.records if name in record.message][:20],
         **_banner(snapshot),

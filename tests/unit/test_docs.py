@@ -94,6 +94,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "table"
     if isinstance(value, float):
         return f"{value:g}"
+    if value is msgspec.UNSET:
+        return "absent"
     return "none" if value is None else msgspec.json.encode(value).decode()
 
 
