@@ -23,7 +23,7 @@ from aiohttp import web
 from artifact import ConfigError
 from checkpoint.actions import Desk
 from checkpoint.pipeline import Settings
-from checkpoint.web import api, pages, signing_in, starting, steering, stream
+from checkpoint.web import api, messages, pages, signing_in, starting, steering, stream
 from checkpoint.web.denials import Denials
 from checkpoint.web.gate import Gate, add_headers
 from checkpoint.web.identity import Identities
@@ -190,6 +190,7 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "verify": pages.verified,
     "export": pages.export,
     "settings": pages.settings,
+    "resend": messages.resend,
     "command": steering.command,
     "lock": steering.lock,
     "unlock": steering.unlock,

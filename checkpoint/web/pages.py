@@ -16,6 +16,7 @@ from artifact import HotcoldError, Refused
 from checkpoint.audit import Record, read_head, read_record, verify
 from checkpoint.rollout.ledger import KEPT_ROLLOUTS
 from checkpoint.rollout.picture import steps
+from checkpoint.web import messages
 from checkpoint.web.drawing import facts_of
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import Role
@@ -209,6 +210,7 @@ async def settings(request: web.Request) -> web.Response:
         webhooks=[(each.name, bare(each.url), each.format) for each in site.settings.webhooks],
         people=site.identities.names if is_admin else (),
         web=site.identities.settings,
+        **await messages.facts(site),
         **_banner(await site.snapshot()),
     )
 

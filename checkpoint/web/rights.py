@@ -70,6 +70,7 @@ ROUTES: Final = (
     Route("GET", "/history/verify", "verify", Role.READ),
     Route("GET", "/history/export", "export", Role.READ, "data"),
     Route("GET", "/settings", "settings", Role.READ),
+    Route("POST", "/deliveries/resend", "resend", Role.DEPLOY),
     Route("POST", "/command", "command", Role.DEPLOY),
     Route("POST", "/lock", "lock", Role.DEPLOY),
     Route("POST", "/unlock", "unlock", Role.ADMIN),
