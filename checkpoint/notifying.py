@@ -22,11 +22,11 @@ import msgspec
 import structlog
 
 from artifact import HotcoldError, Refused
-from checkpoint.audit import Record, read_head, read_record
+from checkpoint.audit import Record, read_anchor, read_head, read_record
 from checkpoint.deliveries import Again, Delivered, Delivery, read_delivered
 from checkpoint.pipeline import Webhook
 from fleet import Store
-from fleet.keys import audit_head_key, audit_key, delivery_key
+from fleet.keys import audit_anchor_key, audit_head_key, audit_key, delivery_key
 
 log = structlog.get_logger()
 
@@ -150,7 +150,8 @@ class Notifier:
         number = known.last + 1
         found = await self._store.read(audit_key(self._app, number))
         if found is None:
-            raise Refused(f"record {number} of the audit is missing: `hotcold audit verify`", kind="audit_damaged")
+            await self._pass_over_archived(known.last)
+            return True
         record = read_record(found.value)
         delivery = await self._tell(record) if record.what in TOLD else None
 
@@ -162,6 +163,19 @@ class Notifier:
 
         await self._note(note)
         return True
+
+    async def _pass_over_archived(self, last: int) -> None:
+        """Go on behind what is archived, which is too old to be told.
+
+        Raises:
+            Refused: the record behind the last one is missing, and is not archived.
+        """
+        anchor, _ = read_anchor(await self._store.read(audit_anchor_key(self._app)))
+        if last >= anchor.number:
+            raise Refused(f"record {last + 1} of the audit is missing: `hotcold audit verify`", kind="audit_damaged")
+        await self._note(
+            lambda log: None if log.last >= anchor.number else msgspec.structs.replace(log, last=anchor.number)
+        )
 
     async def _tell_again(self, wish: Again) -> None:
         found = await self._store.read(audit_key(self._app, wish.number))

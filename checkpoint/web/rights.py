@@ -69,6 +69,7 @@ ROUTES: Final = (
     Route("GET", "/history", "history", Role.READ),
     Route("GET", "/history/verify", "verify", Role.READ),
     Route("GET", "/history/export", "export", Role.READ, "data"),
+    Route("GET", "/history/statistics", "statistics", Role.READ),
     Route("GET", "/settings", "settings", Role.READ),
     Route("POST", "/deliveries/resend", "resend", Role.DEPLOY),
     Route("POST", "/command", "command", Role.DEPLOY),

@@ -238,6 +238,7 @@ def test_keys_are_those_of_the_store() -> None:
         *(key("APP", 7).replace("/7/", "/N/") for key in (keys.plan_key, keys.rollout_state_key, keys.evidence_key)),
         keys.audit_head_key("APP"),
         f"{keys.audit_prefix('APP')}NUMBER",
+        keys.audit_anchor_key("APP"),
         keys.delivery_key("APP", "WEBHOOK"),
         f"{keys.leader_prefix('APP')}0",
     ]
