@@ -36,6 +36,7 @@ async def facts(site: Site) -> Mapping[str, Any]:
     if logs is None:
         return {"messages": None, "messages_fault": "Consul does not answer", "failed": {}}
     rows = [row for name, log in logs.items() for row in _rows(name, log, is_configured=name in configured)]
+    rows.reverse()  # of one moment, the later ones first
     rows.sort(key=lambda row: row.delivery.at, reverse=True)
     failed = {name: len(log.failed) for name, log in logs.items() if log.failed and name in configured}
     return {"messages": rows, "messages_fault": "", "failed": failed}
