@@ -22,6 +22,7 @@ from agent.blocking import run_blocking
 from agent.config import Identity, Settings, load_settings
 from agent.events import Command, RepullRequested, SlotLost
 from agent.history import History
+from agent.joining import follow_orders
 from agent.logs import configure_logs
 from agent.maintenance import Maintenance
 from agent.memory import Memory
@@ -37,7 +38,7 @@ from agent.status import Sources, status_of
 from agent.work import Workshop
 from artifact import ConfigError, HotcoldError
 from fleet import ConsulStore, Store
-from fleet.keys import slots_prefix, tier_key
+from fleet.keys import slots_prefix
 from swapper import Swapper
 
 log = structlog.get_logger()
@@ -252,9 +253,9 @@ class Daemon:
         # 6. The caller closes the socket, the store, and last the locks.
 
     async def _watch(self, store: Store, identity: Identity, runner: Runner) -> None:
-        async with contextlib.aclosing(store.watch(tier_key(identity.app, identity.tier))) as changes:
-            async for entry in changes:
-                runner.see(entry)
+        await follow_orders(
+            store, identity, lambda: self._settings, see=runner.see, sleep=self._sleep, chance=self._chance
+        )
 
     def _changed(self, situation: Situation, reporter: Reporter) -> None:
         if not self._stop.is_set():

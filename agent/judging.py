@@ -10,7 +10,8 @@ from datetime import datetime
 
 from agent.config import Settings
 from agent.states import Goal
-from fleet import Order, check_obeyable, decode_order, wanted_build
+from artifact import Refused
+from fleet import Order, check_obeyable, decode_order, depends_on_joining, wanted_build
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,17 @@ class Judged:
     signer: str | None
 
 
-def judge(value: bytes, settings: Settings, *, highest: Order | None, now: datetime) -> Judged:
+def must_know_joining(value: bytes, settings: Settings) -> bool:
+    """Whether it matters when this host joined its tier, to what the document in the tier's key asks of it."""
+    try:
+        return depends_on_joining(decode_order(value), settings.identity.host)
+    except Refused:
+        return False
+
+
+def judge(
+    value: bytes, settings: Settings, *, highest: Order | None, now: datetime, joined: int | None = None
+) -> Judged:
     """What the document in the tier's key asks of this host.
 
     Args:
@@ -35,16 +46,17 @@ def judge(value: bytes, settings: Settings, *, highest: Order | None, now: datet
         settings: of this host.
         highest: the order with the highest serial that this host obeyed, or None.
         now: wall-clock time, aware.
+        joined: Consul's index at which this host reported for the first time; None: it has not.
 
     Raises:
         Refused: it must not be obeyed; kinds of `decode_order`, `check_obeyable` and `TrustedKeys.signer`.
     """
     order = decode_order(value)
     check_obeyable(order, app=settings.identity.app, tier=settings.identity.tier, highest=highest, now=now)
-    return uphold(order, settings)
+    return uphold(order, settings, joined)
 
 
-def uphold(order: Order, settings: Settings) -> Judged:
+def uphold(order: Order, settings: Settings, joined: int | None = None) -> Judged:
     """What an order that was obeyed asks of this host, if it may still be obeyed by the keys that are trusted now.
 
     The build that this host shall run needs the signature, also if it is on the disk already; the other one of the
@@ -54,7 +66,7 @@ def uphold(order: Order, settings: Settings) -> Judged:
         Refused: kinds of `TrustedKeys.signer`. See `withdrawn`.
     """
     identity, trusted = settings.identity, settings.trusted_keys
-    build = wanted_build(order, identity.host)
+    build = wanted_build(order, identity.host, joined)
     signer = None if trusted is None or build is None else trusted.signer(identity.app, build)
     return Judged(order, Goal(order.serial, build, order.max_unavailable), signer)
 

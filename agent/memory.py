@@ -1,4 +1,4 @@
-"""Owns what the agent remembers over restarts: order, refusal, hold, watch, absence from service, starts.
+"""Owns what the agent remembers over restarts: order, when it joined, refusal, hold, watch, absence, starts.
 
 Release directories and their records are left to `swapper`. Every file is written durably and read strictly; one that
 cannot be read is reported and counts as absent, so that a damaged file never stops the agent.
@@ -24,6 +24,7 @@ ABSENCE: Final = "out-of-service.json"
 WATCH: Final = "watch.json"
 STARTS: Final = "starts.json"
 MAINTENANCE: Final = "maintenance.json"
+JOINED: Final = "joined.json"
 
 
 class Hold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +57,13 @@ class OutOfService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: tuple[str, ...]
 
 
-_Kept = TypeVar("_Kept", Refusal, Hold, Absence, Watch, Starts, OutOfService)
+class Joined(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Consul's index at which this host reported for the first time; None: it had not, when that last mattered."""
+
+    index: int | None
+
+
+_Kept = TypeVar("_Kept", Refusal, Hold, Absence, Watch, Starts, OutOfService, Joined)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Recollection:
     watch: Watch | None
     starts: Starts | None
     out_of_service: OutOfService | None
+    joined: Joined | None
     problems: tuple[str, ...]
 
 
@@ -90,6 +98,7 @@ class Memory:
             watch=self._recall(WATCH, Watch, problems),
             starts=self._recall(STARTS, Starts, problems),
             out_of_service=self._recall(MAINTENANCE, OutOfService, problems),
+            joined=self._recall(JOINED, Joined, problems),
             problems=tuple(problems),
         )
 
@@ -99,12 +108,16 @@ class Memory:
         Raises:
             TransientError, ConfigError: the disk cannot be written; what is left only takes room.
         """
-        for name in (ORDER, REFUSAL, HOLD, ABSENCE, WATCH, STARTS, MAINTENANCE):
+        for name in (ORDER, REFUSAL, HOLD, ABSENCE, WATCH, STARTS, MAINTENANCE, JOINED):
             remove_temporary(self._dir / name)
 
     def keep_order(self, order: Order) -> None:
         """Remember the order with the highest serial that this host obeys."""
         write_durably(self._dir / ORDER, encode(order))
+
+    def keep_joined(self, joined: Joined) -> None:
+        """Remember when this host joined its tier."""
+        self._keep(JOINED, joined)
 
     def keep_refusal(self, refusal: Refusal | None) -> None:
         """Remember the refusal, or forget it."""

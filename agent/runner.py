@@ -32,7 +32,7 @@ from agent.events import (
 )
 from agent.jobs import Job, Jobs
 from agent.judging import judge, uphold, withdrawn
-from agent.memory import Hold, Memory, Starts
+from agent.memory import Hold, Joined, Memory, Starts
 from agent.states import (
     STATE_NAMES,
     BackingOff,
@@ -50,7 +50,7 @@ from agent.states import (
 )
 from agent.work import QueuedEffect, Workshop, problem_of, trees_on
 from artifact import HotcoldError, Refused
-from fleet import Entry, Order, Problem
+from fleet import Entry, Order, Problem, depends_on_joining
 from swapper import Swapper
 
 log = structlog.get_logger()
@@ -113,6 +113,7 @@ class _Ended:
 @dataclass(frozen=True)
 class _Seen:
     entry: Entry | None
+    joined: int | None
     at_s: float
 
 
@@ -163,6 +164,7 @@ class Runner:
         self._at_rest = asyncio.Event()
         self._seen: _Seen | None = None
         self._order_seen_s: float | None = None
+        self._joined: int | None = None
         self._start_count = 0
         self._is_halted = False
         self.situation = Situation(Model(Facts(), Steady()), None, None, now(), clock())
@@ -180,6 +182,7 @@ class Runner:
         recollection = await run_blocking(self._memory.recall)
         disk = await run_blocking(self._swapper.look)
         order, strayed = self._own(recollection.order)
+        self._joined = None if recollection.joined is None else recollection.joined.index
         facts = Facts(
             refusal=recollection.refusal,
             watched=None if recollection.watch is None else recollection.watch.release,
@@ -207,9 +210,14 @@ class Runner:
         finally:
             jobs.cancel()
 
-    def see(self, entry: Entry | None) -> None:
-        """Tell what stands in the tier's key."""
-        self._inbox.put_nowait(_Seen(entry, self._clock()))
+    def see(self, entry: Entry | None, joined: int | None = None) -> None:
+        """Tell what stands in the tier's key.
+
+        Args:
+            entry: the key; None: it does not exist.
+            joined: Consul's index at which this host reported for the first time, where the order depends on that.
+        """
+        self._inbox.put_nowait(_Seen(entry, joined, self._clock()))
 
     def reconsider(self) -> None:
         """Tell that the settings are others: what was obeyed or refused is judged again."""
@@ -264,11 +272,13 @@ class Runner:
             self._object(Problem(kind="order_absent", message=text))
             return
         try:
-            judged = judge(seen.entry.value, self._settings(), highest=highest, now=self._now())
+            judged = judge(seen.entry.value, self._settings(), highest=highest, now=self._now(), joined=seen.joined)
         except Refused as error:
             self._object(problem_of(error))
             return
         order = judged.order
+        if depends_on_joining(order, self._settings().identity.host) and seen.joined != self._joined:
+            await self._keep_joined(seen.joined)
         if order != highest:
             self._order_seen_s = seen.at_s
             log.info(
@@ -288,6 +298,14 @@ class Runner:
         self.situation = replace(self.situation, order=order, order_problem=None, signer=judged.signer)
         self._take(machine.advance(self.situation.model, OrderSeen(judged.goal)))
 
+    async def _keep_joined(self, joined: int | None) -> None:
+        """Remember when this host joined, before the order that depends on it, so that a restart judges alike."""
+        self._joined = joined
+        try:
+            await run_blocking(self._memory.keep_joined, Joined(joined))
+        except HotcoldError as error:
+            log.warning("cannot record when this host joined its tier", error=str(error))
+
     async def _reconsider(self) -> None:
         """Judge by the settings of now: first what is obeyed, then what stands in the key."""
         if self.situation.order is not None:
@@ -301,7 +319,7 @@ class Runner:
         self._workshop.order = order
         self.situation = replace(self.situation, order=order, order_problem=None, signer=None)
         try:
-            judged = uphold(order, self._settings())
+            judged = uphold(order, self._settings(), self._joined)
         except Refused as error:
             self._object(problem_of(error))
             return withdrawn(order)

@@ -16,6 +16,7 @@ import msgspec
 
 from artifact import ConfigError, ManifestRef, Refused
 from checkpoint.audit import Record, read_head, read_record
+from checkpoint.deliveries import Deliveries
 from checkpoint.guarding import Guarding, not_the_commander
 from checkpoint.guards import Lease, check_guards
 from checkpoint.insisting import Insistence
@@ -86,6 +87,7 @@ class Desk:
         self.insistence = Insistence(pause, on_retry)
         self.guarding = Guarding(store, app, self.insistence, pause)
         self.ledger = Ledger(store, app, self.insistence)
+        self.deliveries = Deliveries(store, app, self.insistence, pause)
 
     async def plan(
         self, pipeline: Pipeline, build: ManifestRef, *, by: str, reason: str, first_tier: str | None = None

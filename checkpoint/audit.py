@@ -2,8 +2,10 @@
 
 Writing them, together with what they tell of, is left to `checkpoint.writing`.
 
-What is promised: a record that was altered, taken out or put in is found by `verify`. Not promised: whoever may write
-all keys can make a new chain; so keep the newest hash elsewhere, too: every message to a webhook carries it.
+What is promised: a record that was altered, taken out or put in is found by `verify`. Old ones may be archived: an
+anchor then names the last of them, and so does a record that comes after it, so that the rest is still proved, and with
+the archives all of it. Not promised: whoever may write all keys can make a new chain; so keep the newest hash
+elsewhere, too: every message to a webhook carries it.
 """
 
 from __future__ import annotations
@@ -69,7 +71,23 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     hash: str
 
 
+class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the chain in Consul begins: behind the record of that number and hash, which was archived last.
+
+    Attributes:
+        at: when that record was written; none: nothing was archived.
+    """
+
+    v: int
+    number: int
+    hash: str
+    at: Moment | None = None
+
+
 EMPTY: Final = Head(v=VERSION, number=0, hash=GENESIS)
+START: Final = Anchor(v=VERSION, number=0, hash=GENESIS)
+ARCHIVED: Final = "archived"
+"""`what` of the record that tells of archiving; its message has the anchor's hash."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,26 @@ def read_head(entry: Entry | None) -> tuple[Head, int]:
         ) from error
 
 
+def read_anchor(entry: Entry | None) -> tuple[Anchor, int]:
+    """The anchor and its index.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if entry is None:
+        return START, 0
+    try:
+        return msgspec.json.decode(entry.value, type=Anchor), entry.modify_index
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{entry.key} is damaged: {error}", kind="audit_damaged") from error
+
+
+def number_of(entry: Entry) -> int:
+    """The number of the record that an entry's key says; 0 where it says none."""
+    digits = entry.key.rpartition("/")[2]
+    return int(digits) if digits.isdecimal() and len(digits) < 12 else 0  # noqa: PLR2004 - keys have ten
+
+
 def read_record(value: bytes) -> Record:
     """Decode one record.
 
@@ -131,14 +169,24 @@ def read_record(value: bytes) -> Record:
         raise Refused(f"a record of the audit cannot be read: {error}", kind="audit_damaged") from error
 
 
-def verify(entries: Sequence[Entry], head: Head) -> Iterator[Flaw]:
+def verify(entries: Sequence[Entry], head: Head, anchor: Anchor = START) -> Iterator[Flaw]:
     """Everything that is wrong with a chain, the first record first; nothing for a whole one.
 
     Args:
-        entries: of all records, in the order of their keys.
+        entries: of all records behind the anchor, in the order of their keys.
         head: what is said to be the latest.
+        anchor: behind which record the chain begins; by default before the first one.
     """
-    before, number = GENESIS, 0
+    yield from verify_part(entries, head, anchor)
+    if anchor.number and not any(_vouches(entry, anchor) for entry in entries):
+        yield Flaw(
+            anchor.number, f"no record tells that those up to {anchor.number} were archived: the anchor was put in"
+        )
+
+
+def verify_part(entries: Sequence[Entry], head: Head, anchor: Anchor) -> Iterator[Flaw]:
+    """As `verify`, for some records of a chain: from the one behind `anchor` up to the one that `head` names."""
+    before, number = anchor.hash, anchor.number
     for entry in entries:
         number += 1
         try:
@@ -158,3 +206,12 @@ def verify(entries: Sequence[Entry], head: Head) -> Iterator[Flaw]:
         yield Flaw(
             number + 1, f"the head names record {head.number} ({head.hash[:12]}), but the chain ends at {number}"
         )
+
+
+def _vouches(entry: Entry, anchor: Anchor) -> bool:
+    """Whether a record tells of archiving up to the anchor."""
+    try:
+        record = read_record(entry.value)
+    except Refused:
+        return False
+    return record.what == ARCHIVED and anchor.hash in record.message

@@ -70,7 +70,7 @@ def progress(order: Order, hosts: tuple[HostKey, ...]) -> Progress:
             pending[host.host] = "has not obeyed the order yet" + _because(report)
         elif report.state in FAILED_STATES:
             failed[host.host] = FAILED_STATES[report.state] + _because(report)
-        elif report.state == "steady" and _runs_wanted(order, report):
+        elif report.state == "steady" and _runs_wanted(order, report, host.joined):
             done.append(host.host)
         else:
             pending[host.host] = _doing(report)
@@ -87,8 +87,8 @@ async def follow(store: Store, order: Order) -> AsyncGenerator[Progress]:
                 return
 
 
-def _runs_wanted(order: Order, report: Report) -> bool:
-    wanted = wanted_build(order, report.host)
+def _runs_wanted(order: Order, report: Report, joined: int) -> bool:
+    wanted = wanted_build(order, report.host, joined)
     return wanted is None or report.hot == wanted.id
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -42,7 +43,9 @@ INTERVAL_S: Final = 30.0
 HISTORY_S: Final = 3600.0
 """So long before the rollout counts as the past."""
 MAX_HISTORIES: Final = 300
-"""Hosts whose past is kept one by one; of more only the sum, for the evidence must fit into Consul."""
+"""Hosts whose past and counters are kept one by one; of more only the sum, for the evidence must fit into Consul."""
+LATE: Final = 1.5
+"""A look that comes so many intervals after the one before it is about all the time since then."""
 
 _OUTCOMES: Final[Mapping[Action, Outcome]] = {
     "go": "pass",
@@ -142,15 +145,25 @@ class MetricJudge:
     async def _look(self, question: Question, kept: Kept) -> _Look:
         intervals: dict[str, Interval] = {}
         histories: dict[str, History] = {}
+        length, is_one_step = _since_last_look(kept, question.now, self._interval)
         for metric in applying(question):
-            updated, others = sides(question, metric, self._interval)
-            if metric.name not in kept.metrics or kept.metrics[metric.name].history is None:
+            updated, others = sides(question, metric, length)
+            known = kept.metrics.get(metric.name, Judged())
+            if known.history is None and not metric.has_counters:
                 # Of hosts that run the build already, the last hour would tell what the build does, and excuse it.
                 past = await self._sources.observe(metric, _asked(question, metric, (), others, HISTORY_S))
                 if past.problem is None and past.others:
                     histories[metric.name] = _bounded(with_interval(History({}), past))
-            asked = _asked(question, metric, updated, others, self._interval.total_seconds())
-            intervals[metric.name] = await self._sources.observe(metric, asked)
+            asked = replace(
+                _asked(question, metric, updated, others, length.total_seconds()),
+                last_look=kept.at,
+                readings=known.readings if is_one_step else (),
+            )
+            seen = await self._sources.observe(metric, asked)
+            if known.history is None and metric.has_counters and seen.problem is None and seen.others:
+                # Counters tell of no past; what hosts without the build do at first is the next best.
+                histories[metric.name] = _bounded(with_interval(History({}), Interval(others=seen.others)))
+            intervals[metric.name] = seen
         return _Look(question.now, intervals, histories)
 
     def _judged(self, kept: Kept, look: _Look, question: Question) -> tuple[Kept, tuple[Line, ...]]:
@@ -163,8 +176,14 @@ class MetricJudge:
             history = known.history or look.histories.get(metric.name)
             interval = look.intervals[metric.name]
             evidence, verdict = judge(metric, known.evidence, interval, history=history, among=len(look.intervals))
-            problem = fault_in(interval, metric.kind) or ""
-            metrics[metric.name] = Judged(evidence=evidence, verdict=verdict, history=history, problem=problem)
+            readings = self._sources.readings(metric)
+            metrics[metric.name] = Judged(
+                evidence=evidence,
+                verdict=verdict,
+                history=history,
+                problem=fault_in(interval, metric.kind) or "",
+                readings=readings if len(readings) <= MAX_HISTORIES else (),
+            )
             lines.append(Observed(at=at, metric=metric.name, interval=interval))
         kept = msgspec.structs.replace(kept, at=look.at, metrics=metrics)
         said = combine([each.verdict for name, each in metrics.items() if name in look.intervals and each.verdict])
@@ -252,7 +271,7 @@ def _turned(kept: Kept, question: Question) -> tuple[Kept, tuple[Line, ...]]:
         lines.append(StepBegan(at=at, name=named(question.plan.steps[step])))
         for name, each in metrics.items():
             evidence = Evidence(aside=each.evidence.aside) if is_resumed else next_step(each.evidence)
-            metrics[name] = Judged(evidence=evidence, history=each.history)
+            metrics[name] = Judged(evidence=evidence, history=each.history, readings=each.readings)
     aside = {each.host for each in rollout.set_aside}
     counted = {host for each in metrics.values() for host in each.evidence.aside}
     for host in sorted(aside - counted):
@@ -274,6 +293,18 @@ def _histories(kept: Kept) -> dict[str, History]:
 
 def _is_due(kept: Kept, now: datetime, interval: timedelta) -> bool:
     return kept.at is None or now >= kept.at + interval or now < kept.at
+
+
+def _since_last_look(kept: Kept, now: datetime, interval: timedelta) -> tuple[timedelta, bool]:
+    """What a look is about, and whether the one before it was in the same step.
+
+    It is about the usual interval, or about all the time since the last look where nobody looked for longer: because no
+    engine led, or Consul or a source did not answer. Hosts that changed their build in it count on neither side, once.
+    """
+    if kept.at is None or kept.ordered is None or not kept.ordered <= kept.at <= now:
+        return interval, False
+    elapsed = now - kept.at
+    return (elapsed if elapsed > LATE * interval else interval), True
 
 
 def _bounded(history: History) -> History:

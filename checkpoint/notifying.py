@@ -2,8 +2,8 @@
 
 What was done is left to the audit: messages are made from its records, in their order, so that nothing is told that was
 not written, and nothing is forgotten by a leader that dies. A message may come twice, with the same delivery id, if the
-leader dies between sending it and noting that; one that is older than an hour is not sent any more. No webhook holds up
-a rollout, or another webhook.
+leader dies between sending it and noting that; one that is older than an hour is not sent any more, unless somebody
+asks for it. No webhook holds up a rollout, or another webhook.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,11 +22,11 @@ import msgspec
 import structlog
 
 from artifact import HotcoldError, Refused
-from checkpoint.audit import Record, read_head, read_record
+from checkpoint.audit import Record, read_anchor, read_head, read_record
+from checkpoint.deliveries import Again, Delivered, Delivery, read_delivered
 from checkpoint.pipeline import Webhook
-from checkpoint.windows import Moment
 from fleet import Store
-from fleet.keys import audit_head_key, audit_key, deliveries_prefix, delivery_key
+from fleet.keys import audit_anchor_key, audit_head_key, audit_key, delivery_key
 
 log = structlog.get_logger()
 
@@ -57,7 +58,6 @@ TOLD: Final = frozenset(
 )
 """Records that are told. What a step does on its way (`ordered`, `arrived`, `baked`, `tested`) is not."""
 MAX_AGE: Final = timedelta(hours=1)
-KEPT_DELIVERIES: Final = 50
 PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 INTERVAL_S: Final = 1.0
 SIGNATURE: Final = "X-Hotcold-Signature"
@@ -67,24 +67,6 @@ _AGAIN: Final = frozenset({408, 425, 429})
 _OK: Final = range(200, 300)
 _CLIENT: Final = range(400, 500)
 _ERROR_CHARACTERS: Final = 200
-
-
-class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One message. `number` is its record's; `outcome` `failed`: given up after all attempts, `error` says why."""
-
-    number: int
-    at: Moment
-    outcome: Literal["delivered", "failed", "too_old"]
-    attempts: int
-    error: str = ""
-
-
-class Delivered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How far a webhook was told: the record that was looked at last, and the latest deliveries."""
-
-    v: int = 1
-    last: int = 0
-    deliveries: tuple[Delivery, ...] = ()
 
 
 def body(record: Record, app: str, form: Literal["json", "slack"]) -> bytes:
@@ -103,6 +85,15 @@ def signature(secret: bytes, at: datetime, sent: bytes) -> str:
     seconds = int(at.timestamp())
     mac = hmac.new(secret, f"{seconds}.".encode() + sent, hashlib.sha256)
     return f"t={seconds},v1={mac.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What became of one attempt: why it failed, or empty. `is_final`: trying again is of no use."""
+
+    error: str
+    status: int = 0
+    is_final: bool = False
 
 
 class Notifier:
@@ -145,53 +136,106 @@ class Notifier:
             await self._pause(INTERVAL_S)
 
     async def tell_next(self) -> bool:
-        """Look at one more record; False where there is none.
+        """Look at one more record, or send a message once more; False where there is nothing to do.
 
         Raises:
             StoreUnreachable: no answer; the record is looked at again.
             Refused: the record, or the log of deliveries, cannot be read.
         """
+        known, _ = await read_delivered(self._store, self._app, self._webhook.name)
+        if known.again:
+            await self._tell_again(known.again[0])
+            return True
         head, _ = read_head(await self._store.read(audit_head_key(self._app)))
-        key = delivery_key(self._app, self._webhook.name)
-        entry = await self._store.read(key)
-        known = Delivered() if entry is None else _delivered(entry.value, key)
         if known.last >= head.number:
             return False
         number = known.last + 1
         found = await self._store.read(audit_key(self._app, number))
         if found is None:
-            raise Refused(f"record {number} of the audit is missing: `hotcold audit verify`", kind="audit_damaged")
+            await self._pass_over_archived(known.last)
+            return True
         record = read_record(found.value)
-        deliveries = known.deliveries
-        if record.what in TOLD:
-            deliveries = (*deliveries, await self._tell(record))[-KEPT_DELIVERIES:]
-        value = msgspec.json.encode(Delivered(last=number, deliveries=deliveries))
-        # Where another engine tells too, for a moment, one of both finds the log changed, and looks again.
-        await self._store.put(key, value, cas=0 if entry is None else entry.modify_index)
+        delivery = await self._tell(record) if record.what in TOLD else None
+
+        def note(log: Delivered) -> Delivered | None:
+            if log.last >= number:
+                return None  # another engine told too, for a moment, and has noted it
+            told = msgspec.structs.replace(log, last=number)
+            return told if delivery is None else told.noted(delivery)
+
+        await self._note(note)
         return True
+
+    async def _pass_over_archived(self, last: int) -> None:
+        """Go on behind what is archived, which is too old to be told.
+
+        Raises:
+            Refused: the record behind the last one is missing, and is not archived.
+        """
+        anchor, _ = read_anchor(await self._store.read(audit_anchor_key(self._app)))
+        if last >= anchor.number:
+            raise Refused(f"record {last + 1} of the audit is missing: `hotcold audit verify`", kind="audit_damaged")
+        await self._note(
+            lambda log: None if log.last >= anchor.number else msgspec.structs.replace(log, last=anchor.number)
+        )
+
+    async def _tell_again(self, wish: Again) -> None:
+        found = await self._store.read(audit_key(self._app, wish.number))
+        if found is None:
+            said = f"record {wish.number} is no longer in Consul"
+            delivery = Delivery(number=wish.number, at=self._now(), outcome="failed", attempts=0, error=said)
+        else:
+            delivery = await self._attempt(read_record(found.value))
+        delivery = msgspec.structs.replace(delivery, by=wish.by)
+
+        def note(log: Delivered) -> Delivered | None:
+            if wish not in log.again:
+                return None
+            rest = tuple(each for each in log.again if each != wish)
+            return msgspec.structs.replace(log, again=rest).noted(delivery)
+
+        await self._note(note)
+
+    async def _note(self, change: Callable[[Delivered], Delivered | None]) -> None:
+        """Note what was sent, also if somebody asked for something else to be sent meanwhile."""
+        while True:
+            log, index = await read_delivered(self._store, self._app, self._webhook.name)
+            changed = change(log)
+            key = delivery_key(self._app, self._webhook.name)
+            if changed is None or await self._store.put(key, msgspec.json.encode(changed), cas=index):
+                return
 
     async def _tell(self, record: Record) -> Delivery:
         if self._now() - record.at > MAX_AGE:
-            return Delivery(number=record.number, at=self._now(), outcome="too_old", attempts=0)
+            return Delivery(number=record.number, at=self._now(), outcome="too_old", attempts=0, what=record.what)
+        return await self._attempt(record)
+
+    async def _attempt(self, record: Record) -> Delivery:
         sent = body(record, self._app, self._webhook.format)
-        error = ""
-        for attempt, pause_s in enumerate((*PAUSES_S, None), start=1):
-            error, is_final = await self._send(record, sent)
-            if not error:
-                return Delivery(number=record.number, at=self._now(), outcome="delivered", attempts=attempt)
-            if is_final or pause_s is None:
+        answer, attempts = await self._send(record, sent), 1
+        for pause_s in PAUSES_S:
+            if not answer.error or answer.is_final:
                 break
             await self._pause(pause_s)
-        log.warning("a webhook was not told", webhook=self._webhook.name, number=record.number, error=error)
-        return Delivery(number=record.number, at=self._now(), outcome="failed", attempts=attempt, error=error)
+            answer, attempts = await self._send(record, sent), attempts + 1
+        if answer.error:
+            log.warning("a webhook was not told", webhook=self._webhook.name, number=record.number, error=answer.error)
+        return Delivery(
+            number=record.number,
+            at=self._now(),
+            outcome="failed" if answer.error else "delivered",
+            attempts=attempts,
+            error=answer.error,
+            what=record.what,
+            status=answer.status,
+        )
 
-    async def _send(self, record: Record, sent: bytes) -> tuple[str, bool]:
-        """Why it failed, empty where it did not; and whether trying again is of no use."""
+    async def _send(self, record: Record, sent: bytes) -> _Answer:
         headers = {"Content-Type": "application/json", DELIVERY: f"{self._app}-{record.number}"}
         try:
             secret = await self._secret()
         except OSError as error:
-            return f"{self._webhook.secret_file} cannot be read: {error.strerror}", False
+            return _Answer(f"{self._webhook.secret_file} cannot be read: {error.strerror}")
         if secret is not None:
             headers[SIGNATURE] = signature(secret, self._now(), sent)
         timeout = aiohttp.ClientTimeout(total=self._webhook.timeout_s)
@@ -200,14 +244,14 @@ class Notifier:
                 self._webhook.url, data=sent, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 if response.status in _OK:
-                    return "", True
+                    return _Answer("", response.status)
                 text = (await response.content.read(_ERROR_CHARACTERS)).decode(errors="replace")
                 is_final = response.status in _CLIENT and response.status not in _AGAIN
-                return f"answered {response.status}: {text}".rstrip(": "), is_final
+                return _Answer(f"answered {response.status}: {text}".rstrip(": "), response.status, is_final=is_final)
         except TimeoutError:
-            return f"no answer within {self._webhook.timeout_s:g} s", False
+            return _Answer(f"no answer within {self._webhook.timeout_s:g} s")
         except aiohttp.ClientError as error:
-            return str(error) or type(error).__name__, False
+            return _Answer(str(error) or type(error).__name__)
 
     async def _secret(self) -> bytes | None:
         """The key, read each time, so that it may be changed without a restart."""
@@ -215,23 +259,3 @@ class Notifier:
             return None
         file = Path(self._webhook.secret_file)
         return (await asyncio.get_running_loop().run_in_executor(None, file.read_bytes)).strip()
-
-
-async def read_deliveries(store: Store, app: str) -> dict[str, Delivered]:
-    """What each webhook was told, by its name.
-
-    Raises:
-        Refused: a log cannot be read.
-        StoreUnreachable: no answer.
-    """
-    entries = await store.read_prefix(deliveries_prefix(app))
-    return {entry.key.rpartition("/")[2]: _delivered(entry.value, entry.key) for entry in entries}
-
-
-def _delivered(value: bytes, key: str) -> Delivered:
-    try:
-        return msgspec.json.decode(value, type=Delivered)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(
-            f"{key} cannot be read: {error}; `consul kv delete {key}` begins anew", kind="document_invalid"
-        ) from error

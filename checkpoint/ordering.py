@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from artifact import ConfigError, ManifestRef, Refused
 from checkpoint.reading import HostKey, TierKey
@@ -93,7 +95,23 @@ def next_order(wish: Wish, key: TierKey, hosts: Sequence[HostKey], *, salt: str,
         reason=wish.reason,
         by=wish.by,
         at=at,
+        known_index=known_index([host.joined for host in hosts], ()) if wish.percent < ALL_PERCENT else UNSET,
     )
+
+
+def known_index(chosen: Iterable[int], newcomers: Iterable[int]) -> int | UnsetType:
+    """What an order for a share names as `known_index`; unset where nobody who is chosen is known.
+
+    All that were chosen joined before all newcomers, unless reports were deleted, or imported into another Consul. Then
+    it is the index by which the fewest are taken for what they are not.
+
+    Args:
+        chosen: when each of the hosts that shall run the build joined.
+        newcomers: when each of the hosts joined that must not, though its position is below the cutoff.
+    """
+    known, new = sorted(chosen), sorted(newcomers)
+    mistakes = ((len(known) - bisect_right(known, each) + bisect_right(new, each), each) for each in known)
+    return min(mistakes, default=(0, 0))[1] or UNSET
 
 
 def rollback_order(
@@ -122,6 +140,7 @@ def rollback_order(
         previous=current.previous,
         percent=ALL_PERCENT,
         cutoff=1.0,
+        known_index=UNSET,
         max_unavailable=_max_unavailable(max_unavailable, current, len(hosts)),
         not_after=None,  # the rollout's window must not keep a host from going back
         reason=reason,
@@ -132,7 +151,7 @@ def rollback_order(
 
 def chosen_hosts(order: Order, hosts: Iterable[HostKey]) -> tuple[str, ...]:
     """Names of the hosts whose wanted build is the order's `build`."""
-    return tuple(host.host for host in hosts if wanted_build(order, host.host) == order.build)
+    return tuple(host.host for host in hosts if wanted_build(order, host.host, host.joined) == order.build)
 
 
 def _is_same(one: ManifestRef, other: ManifestRef) -> bool:

@@ -135,7 +135,7 @@ def _health(known: Mapping[str, str] | None, service: str) -> str | None:
 
 
 def _host_view(order: Order | None, host: HostKey, health: str | None) -> HostView:
-    wanted = None if order is None else wanted_build(order, host.host)
+    wanted = None if order is None else wanted_build(order, host.host, host.joined)
     wanted_id = None if wanted is None else wanted.id
     report = host.report
     if report is None:

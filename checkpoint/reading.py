@@ -38,12 +38,18 @@ class TierKey:
 
 @dataclass(frozen=True)
 class HostKey:
-    """One host's report as it stands; `report` None: it cannot be read, see `fault`."""
+    """One host's report as it stands.
+
+    Attributes:
+        report: None where it cannot be read: see `fault`.
+        joined: Consul's index at which the host reported for the first time.
+    """
 
     tier: str
     host: str
     report: Report | None
     fault: Refused | None = None
+    joined: int = 0
 
 
 class _Claim(msgspec.Struct):
@@ -83,13 +89,12 @@ def _read_host_key(app: str, entry: Entry) -> HostKey:
     try:
         report = decode_report(entry.value)
     except Refused as error:
-        return HostKey(tier, host, None, error)
+        return HostKey(tier, host, None, error, entry.create_index)
     if (report.app, report.tier, report.host) != (app, tier, host):
         said = f"{report.app}/{report.tier}/{report.host}"
-        return HostKey(
-            tier, host, None, Refused(f"report is of {said}: it lies in the wrong key", kind="report_invalid")
-        )
-    return HostKey(tier, host, report)
+        fault = Refused(f"report is of {said}: it lies in the wrong key", kind="report_invalid")
+        return HostKey(tier, host, None, fault, entry.create_index)
+    return HostKey(tier, host, report, joined=entry.create_index)
 
 
 def _claimed_serial(value: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,10 @@ from checkpoint.verdicts import History
 from checkpoint.verdicts.recording import VERSION, Began, Line, Past, encode_line
 
 log = structlog.get_logger()
+
+
+KEPT_RECORDINGS: Final = 200
+"""Of so many rollouts; an older file is removed when a new one begins."""
 
 
 class Recordings:
@@ -44,6 +49,7 @@ class Recordings:
         path = self._directory / f"{plan.app}-{plan.number}.jsonl"
         head: list[Line] = []
         if not path.exists():
+            self._remove_old(plan.app, plan.number - KEPT_RECORDINGS)
             at = question.now.isoformat(timespec="seconds")
             head.append(Began(v=VERSION, app=plan.app, build=plan.build.id, metrics=plan.pipeline.metrics, at=at))
         fresh = [name for name in sorted(histories) if (plan.number, name) not in self._told]
@@ -51,3 +57,10 @@ class Recordings:
         with path.open("ab") as file:
             file.write(b"".join(map(encode_line, (*head, *lines))))
         self._told.update((plan.number, name) for name in fresh)
+
+    def _remove_old(self, app: str, newest: int) -> None:
+        """Remove the recordings of rollouts up to `newest`; other files are nobody's business here."""
+        for path in self._directory.glob(f"{app}-*.jsonl"):
+            number = path.stem.removeprefix(f"{app}-")
+            if number.isdecimal() and int(number) <= newest:
+                path.unlink(missing_ok=True)

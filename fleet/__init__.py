@@ -13,7 +13,15 @@ from fleet.documents import (
     decode_report,
     encode,
 )
-from fleet.orders import check_obeyable, cutoff_for, hosts_for_percent, position, wanted_build
+from fleet.orders import (
+    check_obeyable,
+    cutoff_for,
+    depends_on_joining,
+    hosts_for_percent,
+    is_newcomer,
+    position,
+    wanted_build,
+)
 from fleet.settings import ConsulSettings, consul_settings
 from fleet.store import (
     CheckUnchanged,
@@ -57,8 +65,10 @@ __all__ = [
     "decode_build",
     "decode_order",
     "decode_report",
+    "depends_on_joining",
     "encode",
     "hosts_for_percent",
+    "is_newcomer",
     "position",
     "wanted_build",
 ]

@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from fleet.keys import ROOT, checkpoint_prefix, host_key, service_name, slots_prefix, tier_key, tiers_prefix
+from fleet.keys import (
+    ROOT,
+    audit_anchor_key,
+    checkpoint_prefix,
+    host_key,
+    service_name,
+    slots_prefix,
+    tier_key,
+    tiers_prefix,
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,16 @@ def commander_rules(app: str) -> str:
         f'key_prefix "{ROOT}/{app}/builds/" {{ policy = "write" }}\n'
         f'key_prefix "{tiers_prefix(app)}" {{ policy = "write" }}\n'
         f'key_prefix "{checkpoint_prefix(app)}" {{ policy = "write" }}\n'
+        f'key "{audit_anchor_key(app)}" {{ policy = "read" }}\n'
         f'service "{service_name(app)}" {{ policy = "read" }}\n'
         'node_prefix "" { policy = "read" }\n'
     )
+
+
+def admin_rules(app: str) -> str:
+    """The least that somebody needs who archives an app's audit: a commander's rights, and to say where it begins."""
+    anchor = f'key "{audit_anchor_key(app)}"'
+    return commander_rules(app).replace(f'{anchor} {{ policy = "read" }}', f'{anchor} {{ policy = "write" }}')
 
 
 def engine_rules(app: str, node: str) -> str:

@@ -26,6 +26,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         percent: what the commander asked for, for people; `cutoff` decides.
         cutoff: in [0, 1]; see `fleet.orders.position`.
         salt: mixed into the hash, so that another rollout chooses other hosts.
+        known_index: Consul's index by which the hosts that `cutoff` was chosen for had reported; a host that reported
+            for the first time after it runs `previous` while `cutoff` is below 1. Absent: every host has its place.
         max_unavailable: hosts of the tier that may be out of service at once; None: no limit.
         not_after: RFC 3339 time after which no host starts to obey; None: for ever.
         reason, by: why and who, for people.
@@ -46,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     reason: str = ""
     by: str = ""
     at: str = ""
+    known_index: int | msgspec.UnsetType = msgspec.UNSET  # absent, not null: agents that do not know it obey the rest
 
 
 class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -115,6 +115,11 @@ def audit_head_key(app: str) -> str:
     return f"{checkpoint_prefix(app)}audit-head"
 
 
+def audit_anchor_key(app: str) -> str:
+    """Key that names the audit's latest record that was archived."""
+    return f"{checkpoint_prefix(app)}audit-anchor"
+
+
 def audit_key(app: str, number: int) -> str:
     """Key of one record of the audit; keys sort as the records."""
     return f"{audit_prefix(app)}{number:010}"

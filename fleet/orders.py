@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec import UNSET
+
 from artifact import ManifestRef, Refused
 from fleet.documents import Order
 
@@ -33,8 +35,8 @@ def hosts_for_percent(host_count: int, percent: float) -> int:
 def cutoff_for(hosts: Sequence[str], salt: str, percent: float) -> float:
     """The cutoff below which exactly `hosts_for_percent` of `hosts` lie.
 
-    It lies midway between two hosts; hosts that join later fall on one side by themselves. Without known hosts it
-    is the plain fraction.
+    It lies midway between two hosts. Hosts that join later would fall on either side, which `Order.known_index`
+    prevents. Without known hosts it is the plain fraction.
     """
     if percent >= 100:  # noqa: PLR2004 - a percentage
         return 1.0
@@ -48,11 +50,32 @@ def cutoff_for(hosts: Sequence[str], salt: str, percent: float) -> float:
     return (places[wanted - 1] + above) / 2 if above > places[wanted - 1] else above
 
 
-def wanted_build(order: Order, host: str) -> ManifestRef | None:
-    """The build this host shall run; None where the order leaves it as it is."""
-    if order.cutoff >= 1.0 or position(order.salt, host) < order.cutoff:
+def wanted_build(order: Order, host: str, joined: int | None = 0) -> ManifestRef | None:
+    """The build this host shall run; None where the order leaves it as it is.
+
+    Args:
+        order: what stands in the tier's key.
+        host: its name.
+        joined: Consul's index at which the host reported for the first time; None: it has not. Only counts where
+            `depends_on_joining`.
+    """
+    if order.cutoff >= 1.0:
         return order.build
-    return order.previous
+    if is_newcomer(order, joined):
+        return order.previous
+    return order.build if position(order.salt, host) < order.cutoff else order.previous
+
+
+def is_newcomer(order: Order | None, joined: int | None) -> bool:
+    """Whether a host that joined then takes no part in the order's share: nobody chose it. Arguments as above."""
+    if order is None or order.cutoff >= 1.0 or order.known_index is UNSET:
+        return False
+    return joined is None or joined > order.known_index
+
+
+def depends_on_joining(order: Order, host: str) -> bool:
+    """Whether it matters to this host's wanted build when it joined the tier."""
+    return order.known_index is not UNSET and position(order.salt, host) < order.cutoff < 1.0
 
 
 def check_obeyable(order: Order, *, app: str, tier: str, highest: Order | None, now: datetime) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import aiohttp
 import click
@@ -20,14 +19,11 @@ import structlog
 
 from checkpoint.pipeline import Pipeline, Settings, load_settings
 from fleet import ConsulSettings, ConsulStore, Store
-from hotcold.command import Command, Failure, Lazy, LazyGroup
+from hotcold.command import Command, Lazy, LazyGroup
 from hotcold.consul_options import consul_options, settings_of
 from hotcold.options import app_option, without_credentials
 from hotcold.rollout_options import config_option, pipeline_of
-from hotcold.terminal import duration, many
-
-if TYPE_CHECKING:
-    from checkpoint.notifying import Delivered
+from hotcold.terminal import duration
 
 _HERE = "hotcold.checkpoint_commands"
 log = structlog.get_logger()
@@ -41,7 +37,8 @@ log = structlog.get_logger()
             "hotcold.serve_commands", "serve", "Run an engine, and the pages on which people steer rollouts."
         ),
         "token": Lazy("hotcold.serve_commands", "token", "Make a token by which somebody signs in to the pages."),
-        "deliveries": Lazy(_HERE, "deliveries", "Show which messages reached the webhooks."),
+        "deliveries": Lazy("hotcold.delivery_commands", "deliveries", "Show which messages reached the webhooks."),
+        "resend": Lazy("hotcold.delivery_commands", "resend", "Have messages sent to a webhook once more."),
         "check-config": Lazy(_HERE, "check_config", "Check a pipeline, and show its steps."),
     },
     epilog="""
@@ -154,32 +151,6 @@ async def run_engine(
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@click.command(
-    cls=Command,
-    examples=["hotcold checkpoint deliveries --app shop"],
-    exits={0: "shown", 1: "no webhook was ever told anything, or Consul does not answer"},
-)
-@app_option
-@consul_options
-def deliveries(*, app: str, consul: str | None, token_file: str | None) -> None:
-    """Show which messages reached which webhook, and why the others did not; the latest 50 of each."""
-    from checkpoint.notifying import read_deliveries  # noqa: PLC0415 - loads an HTTP client
-
-    async def read() -> dict[str, Delivered]:
-        async with ConsulStore(settings_of(consul, token_file)) as store:
-            return await read_deliveries(store, app)
-
-    found = asyncio.run(read())
-    if not found:
-        raise Failure(f"no webhook was ever told anything of {app}")
-    for name, delivered in found.items():
-        for each in delivered.deliveries:
-            error = f": {each.error}" if each.error else ""
-            attempts = many(each.attempts, "attempt")
-            at = each.at.isoformat(timespec="seconds")
-            click.echo(f"{name} {at} record {each.number}: {each.outcome}, {attempts}{error}")
 
 
 @click.command(

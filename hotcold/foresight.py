@@ -35,7 +35,7 @@ from agent.states import (
 from agent.work import trees_on
 from artifact import ArtifactRejected, ConfigError, HotcoldError, ManifestRef, Refused, TransientError
 from fleet import ConsulStore, Entry, Order, Problem
-from fleet.keys import slots_prefix, tier_key
+from fleet.keys import host_key, slots_prefix, tier_key
 from hotcold.agent_commands import proof_in_words
 from hotcold.prospects import Fetch, estimate, wait_for_slots, wait_for_splay, wait_for_workers
 from swapper import Disk, Layout
@@ -91,6 +91,14 @@ class _Known:
     entry: Entry | None
     slots: tuple[Entry, ...] | None
     silence: str | None
+    own: Entry | None = None
+
+    @property
+    def joined(self) -> int | None:
+        """As the agent would see it, or else as it remembers it."""
+        if self.silence is not None:
+            return None if self.memory.joined is None else self.memory.joined.index
+        return None if self.own is None else self.own.create_index
 
 
 async def foresee(settings: Settings, *, patience_s: float, agent: str | None) -> Foresight:
@@ -145,11 +153,12 @@ async def _look(settings: Settings, patience_s: float) -> _Known:
         async with asyncio.timeout(patience_s), ConsulStore(identity.consul, grace_s=patience_s) as store:
             entry = await store.read(tier_key(identity.app, identity.tier))
             slots = await store.read_prefix(slots_prefix(identity.app, identity.tier))
+            own = await store.read(host_key(identity.app, identity.tier, identity.host))
     except TimeoutError:
         return _Known(memory, disk, None, None, f"{identity.consul.address} gave no answer within {patience_s:g} s")
     except HotcoldError as error:
         return _Known(memory, disk, None, None, str(error))
-    return _Known(memory, disk, entry, slots, None)
+    return _Known(memory, disk, entry, slots, None, own)
 
 
 def _disk(layout: Layout) -> Disk | None:
@@ -167,7 +176,8 @@ def _goal(settings: Settings, known: _Known) -> tuple[Order | None, Goal | None,
         highest = None
     if known.entry is not None:
         try:
-            judged = judge(known.entry.value, settings, highest=highest, now=datetime.now(UTC))
+            joined = known.joined
+            judged = judge(known.entry.value, settings, highest=highest, now=datetime.now(UTC), joined=joined)
         except Refused as error:
             problem = Problem(kind=error.kind, message=str(error))
         else:
@@ -179,7 +189,7 @@ def _goal(settings: Settings, known: _Known) -> tuple[Order | None, Goal | None,
     if highest is None:
         return None, None, problem
     try:
-        return highest, uphold(highest, settings).goal, problem
+        return highest, uphold(highest, settings, known.joined).goal, problem
     except Refused as error:
         return highest, withdrawn(highest), Problem(kind=error.kind, message=str(error))
 

@@ -23,7 +23,18 @@ from checkpoint.rollout import events as ev
 from checkpoint.rollout.ledger import Ongoing
 from checkpoint.rollout.plan import Plan, make_plan
 from checkpoint.rollout.verdict import Judge
-from fleet import Order, Problem, Report, Service, Store, check_obeyable, decode_order, encode, wanted_build
+from fleet import (
+    Order,
+    Problem,
+    Report,
+    Service,
+    Store,
+    check_obeyable,
+    decode_order,
+    depends_on_joining,
+    encode,
+    wanted_build,
+)
 from fleet.keys import host_key, service_id, service_name, tier_key
 from tests.commander_world import build
 
@@ -142,6 +153,10 @@ class Fleet:
         self.dead.discard(host)
         await self.store.pass_check(self.service(tier, host), "steady")
 
+    async def report(self, tier: str, host: str) -> None:
+        """Let a host say that it is there, before it has looked at any order."""
+        await self.store.put(host_key("shop", tier, host), encode(a_report(tier, host)))
+
     async def turn(self, *, is_first: bool = False) -> None:
         """Every host sees its tier's key once."""
         orders: dict[str, Order | None] = {}
@@ -151,12 +166,25 @@ class Fleet:
         for tier, host in self.hosts:
             if host in self.dead:
                 continue
-            said = self._obey(tier, host, orders[tier], is_first=is_first)
+            order = orders[tier]
+            joined = 0 if order is None or not depends_on_joining(order, host) else await self._joined(tier, host)
+            said = self._obey(tier, host, order, joined, is_first=is_first)
             if said is not None:
                 await self.store.put(host_key("shop", tier, host), encode(said))
                 self.report_count += 1
 
-    def _obey(self, tier: str, host: str, order: Order | None, *, is_first: bool) -> Report | None:
+    async def _joined(self, tier: str, host: str) -> int | None:
+        own = await self.store.read(host_key("shop", tier, host))
+        return None if own is None else own.create_index
+
+    async def add(self, tier: str, *hosts: str) -> None:
+        """Hosts that nobody knew start their agents."""
+        for host in hosts:
+            self.hosts.append((tier, host))
+            await self.store.pass_check(self.service(tier, host), "steady")
+        await self.turn(is_first=True)
+
+    def _obey(self, tier: str, host: str, order: Order | None, joined: int | None, *, is_first: bool) -> Report | None:
         obeyed = self.obeyed.setdefault((tier, host), [])
         highest = obeyed[-1] if obeyed else None
         if order is None or order == highest:
@@ -168,7 +196,7 @@ class Fleet:
             problem = Problem(kind=error.kind, message=str(error))
             return a_report(tier, host, serial=serial, hot=self.hot.get((tier, host)), problem=problem)
         obeyed.append(order)
-        wanted = wanted_build(order, host)
+        wanted = wanted_build(order, host, joined)
         wanted_id = None if wanted is None else wanted.id
         if wanted_id is not None and (wanted_id in self.bad or self.unproved.get(host) == wanted_id):
             problem = Problem(kind="proof_failed", message="answered 500")

@@ -16,6 +16,7 @@ from artifact import Refused
 from checkpoint.rollout.plan import Plan
 from checkpoint.rollout.states import Rollout
 from checkpoint.verdicts import Action, Evidence, History, Metric, Verdict
+from checkpoint.verdicts.observed import Counts
 from checkpoint.verdicts.ratio import Ratio
 from checkpoint.windows import Moment
 
@@ -39,12 +40,14 @@ class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         history: None: its source could not tell of the past.
         problem: why the last interval could not be used; empty: it could.
+        readings: what its counters showed at the last look, for a next leader; of few hosts only.
     """
 
     evidence: Evidence = Evidence()
     verdict: Verdict | None = None
     history: History | None = None
     problem: str = ""
+    readings: tuple[Counts, ...] = ()
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

@@ -11,13 +11,13 @@ from datetime import datetime
 import msgspec
 
 from artifact import Refused
-from checkpoint.ordering import Wish, next_order, rollback_order
+from checkpoint.ordering import Wish, known_index, next_order, rollback_order
 from checkpoint.reading import HostKey, TierKey
 from checkpoint.rollout.events import Origin
 from checkpoint.rollout.machine import named
-from checkpoint.rollout.plan import Plan
+from checkpoint.rollout.plan import Plan, StepPlan
 from checkpoint.rollout.states import Rollout
-from fleet import Order
+from fleet import Order, position
 from fleet.documents import MAX_TEXT
 
 
@@ -49,10 +49,20 @@ def step_order(
         by=_text(plan.by),
     )
     order = next_order(wish, key, hosts, salt=plan.salt, at=_stamp(origin.at))
-    # Hosts may have come or gone since the plan was made; the plan's share stands.
+    # Hosts may have come or gone since the plan was made; the plan's share stands, of the hosts that it knew.
+    tier = plan.tier(planned.rule.tier)
+    known: int | msgspec.UnsetType = msgspec.UNSET
+    if planned.cutoff < 1.0:
+        chosen, all_planned = set(plan.hosts_of(step)), set(tier.hosts)
+        new = [host.joined for host in hosts if host.host not in all_planned and _is_below(plan, planned, host)]
+        known = known_index([host.joined for host in hosts if host.host in chosen], new)
     return msgspec.structs.replace(
-        order, salt=plan.salt, cutoff=planned.cutoff, previous=plan.tier(planned.rule.tier).previous
+        order, salt=plan.salt, cutoff=planned.cutoff, previous=tier.previous, known_index=known
     )
+
+
+def _is_below(plan: Plan, step: StepPlan, host: HostKey) -> bool:
+    return position(plan.salt, host.host) < step.cutoff
 
 
 def back_orders(

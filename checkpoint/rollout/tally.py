@@ -16,7 +16,7 @@ from checkpoint.pipeline import Budget
 from checkpoint.reading import HostKey
 from checkpoint.rollout.plan import Plan
 from checkpoint.rollout.states import Rollout
-from fleet import Report, position
+from fleet import Report
 
 Silent = Collection[tuple[str, str]]
 """(tier, host) of the agents that are not alive."""
@@ -74,19 +74,24 @@ class Tally:
 def tally(plan: Plan, rollout: Rollout, hosts: Sequence[HostKey], silent: Silent, now: datetime) -> Tally:
     """Judge the reports of the present step's hosts.
 
-    Hosts that joined since the plan was made count if the order gives them the build.
+    Hosts that joined since the plan was made are not waited for. Where the order gives them the build, because it is
+    for the whole tier, they count once they run it, or have failed.
     """
     step = plan.steps[rollout.phase.step]
     tier = step.rule.tier
     planned = frozenset(plan.tier(tier).hosts)
     reports = {host.host: host for host in hosts if host.tier == tier}
-    joined = (name for name in reports if name not in planned and position(plan.salt, name) < step.cutoff)
     aside = {each.host for each in rollout.set_aside if each.tier == tier}
     is_late = rollout.ordered is not None and now >= rollout.ordered + timedelta(seconds=step.rule.deadline_s)
     found = _Headings()
-    for name in (*plan.hosts_of(rollout.phase.step), *joined):
-        serial = rollout.serials.get(tier, 0)
+    serial = rollout.serials.get(tier, 0)
+    for name in plan.hosts_of(rollout.phase.step):
         found.add(name, reports.get(name), plan.build.id, serial, is_silent=(tier, name) in silent, is_late=is_late)
+    for name in sorted(reports.keys() - planned) if step.cutoff >= 1.0 else ():
+        joined = _Headings()
+        joined.add(name, reports[name], plan.build.id, serial, is_silent=(tier, name) in silent, is_late=is_late)
+        if joined.good or joined.failed:
+            found.add(name, reports[name], plan.build.id, serial, is_silent=False, is_late=is_late)
     counted = [name for name in found.all if name not in aside or name in found.good]
     return Tally(
         good=tuple(found.good),

@@ -117,6 +117,13 @@ class Metric(_Table, frozen=True):
     prometheus: PrometheusTable | None = None
     command: CommandTable | None = None
     http: HttpTable | None = None
+
+    @property
+    def has_counters(self) -> bool:
+        """Whether its numbers only ever rise, so that two looks are needed to tell anything."""
+        table = self.command or self.http
+        return table is not None and table.counters
+
     tolerance: Annotated[float, msgspec.Meta(ge=1)] = 1.5
     limit: _Positive | None = None
     weights: Literal["history", "none"] = "history"

@@ -23,7 +23,7 @@ from aiohttp import web
 from artifact import ConfigError
 from checkpoint.actions import Desk
 from checkpoint.pipeline import Settings
-from checkpoint.web import api, charts, pages, signing_in, starting, steering, stream
+from checkpoint.web import api, charts, messages, pages, past, signing_in, starting, steering, stream
 from checkpoint.web.denials import Denials
 from checkpoint.web.gate import Gate, add_headers
 from checkpoint.web.identity import Identities
@@ -195,10 +195,12 @@ HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamRespons
     "start": starting.start,
     "hosts": pages.hosts,
     "host": pages.host,
-    "history": pages.history,
-    "verify": pages.verified,
-    "export": pages.export,
+    "history": past.history,
+    "verify": past.verified,
+    "export": past.export,
+    "statistics": past.statistics,
     "settings": pages.settings,
+    "resend": messages.resend,
     "command": steering.command,
     "lock": steering.lock,
     "unlock": steering.unlock,

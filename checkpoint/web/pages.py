@@ -1,33 +1,31 @@
-"""Owns the pages that are looked at: Train, a rollout, hosts, history, settings.
+"""Owns the pages that are looked at: Train, a rollout, hosts, settings.
 
-What is pressed on them is left to `checkpoint.web.steering`, and what keeps them current to `checkpoint.web.stream`.
+The past is left to `checkpoint.web.past`, what is pressed on pages to `checkpoint.web.steering`, and what keeps them
+current to `checkpoint.web.stream`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp import web
 
-from artifact import HotcoldError, Refused
-from checkpoint.audit import Record, read_head, read_record, verify
+from artifact import HotcoldError
 from checkpoint.rollout.ledger import KEPT_ROLLOUTS
 from checkpoint.rollout.picture import steps
+from checkpoint.web import messages
 from checkpoint.web.charts import course_of, metric_facts
 from checkpoint.web.drawing import facts_of
 from checkpoint.web.live import Snapshot
 from checkpoint.web.metrics import metric_rows
 from checkpoint.web.rights import Role
 from checkpoint.web.site import Site, person_of, site_of
-from fleet import Entry, position
-from fleet.keys import audit_head_key, audit_prefix
+from fleet import is_newcomer, position
 
 RECENT: Final = 10
-PAGE: Final = 100
-"""Records on one page of the history: those whose numbers differ in the last two digits."""
 
 
 async def train(request: web.Request) -> web.Response:
@@ -77,7 +75,7 @@ async def rollout(request: web.Request) -> web.Response:
         records=[record for record, _ in snapshot.records if record.rollout == number],
         number=number,
         kind="plain",
-        **_banner(snapshot),
+        **banner(snapshot),
     )
 
 
@@ -106,7 +104,7 @@ async def hosts(request: web.Request) -> web.Response:
         tier=tier,
         trouble=trouble,
         names=[each.key.tier for each in snapshot.view.tiers],
-        **_banner(snapshot),
+        **banner(snapshot),
     )
 
 
@@ -139,66 +137,10 @@ async def host(request: web.Request) -> web.Response:
         report=None if key is None else key.report,
         order=order,
         position=None if order is None else position(order.salt, name),
+        is_newcomer=is_newcomer(order, None if key is None else key.joined),
         rank=rank,
         records=[record for record, _ in snapshot.records if name in record.message][:20],
-        **_banner(snapshot),
-    )
-
-
-async def history(request: web.Request) -> web.Response:
-    """The audit, newest first; filters read all of it."""
-    site = site_of(request)
-    snapshot = await site.snapshot()
-    if snapshot is None:
-        return waiting(request)
-    who, what = request.query.get("who", "").strip()[:64], request.query.get("what", "").strip()[:100]
-    last = max(snapshot.head.number, 0) // PAGE
-    asked = request.query.get("page", "")
-    page = min(int(asked), last) if asked.isdecimal() and len(asked) < 9 else last  # noqa: PLR2004 - digits of a page
-    prefix = audit_prefix(site.app)
-    if who or what:
-        entries: Iterable[Entry] = await site.store.read_prefix(prefix)
-        records = [each for each in _records(entries) if who in each.by and _tells(each, what)][-5 * PAGE :]
-    else:
-        records = _records(await site.store.read_prefix(f"{prefix}{page:08}"))
-    return site.page(
-        request,
-        "history.html",
-        records=records[::-1],
-        who=who,
-        what=what,
-        page=page,
-        last=last,
-        head=snapshot.head,
-        **_banner(snapshot),
-    )
-
-
-async def verified(request: web.Request) -> web.Response:
-    """Whether the audit is whole."""
-    site = site_of(request)
-    entries, head_entry = await _whole(site)
-    flaw = next(verify(entries, read_head(head_entry)[0]), None)
-    return site.page(
-        request,
-        "verify.html",
-        count=len(entries),
-        flaw=flaw,
-        head=read_head(head_entry)[0],
-        **_banner(site.live.snapshot),
-    )
-
-
-async def export(request: web.Request) -> web.Response:
-    """The audit as it lies in Consul, one record a line."""
-    site = site_of(request)
-    entries, _ = await _whole(site)
-    body = b"".join(entry.value.replace(b"\n", b" ") + b"\n" for entry in entries)
-    name = f"{site.app}-audit-{site.now():%Y-%m-%dT%H%M%SZ}.jsonl"
-    return web.Response(
-        body=body,
-        content_type="application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        **banner(snapshot),
     )
 
 
@@ -216,7 +158,8 @@ async def settings(request: web.Request) -> web.Response:
         web=site.identities.settings,
         checklist=site.settings.checklist,
         hotfix_from=site.settings.hotfix_from,
-        **_banner(await site.snapshot()),
+        **await messages.facts(site),
+        **banner(await site.snapshot()),
     )
 
 
@@ -231,7 +174,7 @@ def bare(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/…" if parts.path.strip("/") else "", "", ""))
 
 
-def _banner(snapshot: Snapshot | None) -> dict[str, Any]:
+def banner(snapshot: Snapshot | None) -> dict[str, Any]:
     """What the banners of a page without living parts need."""
     return {} if snapshot is None else {"banner": facts_of("plain", snapshot)}
 
@@ -247,27 +190,3 @@ async def _recent(site: Site, snapshot: Snapshot) -> Sequence[Any]:
     except HotcoldError:
         return ()
     return [each for each in found if each is not None]
-
-
-def _records(entries: Iterable[Entry]) -> list[Record]:
-    records = []
-    for entry in entries:
-        try:
-            records.append(read_record(entry.value))
-        except Refused:
-            continue  # the check of the chain names it
-    return records
-
-
-def _tells(record: Record, text: str) -> bool:
-    said = f"{record.what} {record.message} {record.reason} {record.phase} rollout {record.rollout}"
-    return text.casefold() in said.casefold()
-
-
-async def _whole(site: Site) -> tuple[tuple[Entry, ...], Entry | None]:
-    """All records and the head, read again until nothing was appended in between."""
-    while True:
-        head = await site.store.read(audit_head_key(site.app))
-        entries = await site.store.read_prefix(audit_prefix(site.app))
-        if await site.store.read(audit_head_key(site.app)) == head:
-            return entries, head

@@ -51,6 +51,7 @@ class Renderer:
             "iso": iso,
             "many": many,
             "span": span,
+            "about": about,
             "words": lambda text: str(text).replace("_", " "),
             "ticks": ticks,
             "part": lambda text: quote(str(text), safe=""),
@@ -95,3 +96,12 @@ def span(value: timedelta | float) -> str:
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g} {unit}"
     return f"{seconds:g} s"
+
+
+def about(seconds: float) -> str:
+    """A measured length of time, to about two digits: `40 s`, `12 min`, `3.5 h`, `2.1 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            digits = 0 if seconds >= 10 * length else 1
+            return f"{round(seconds / length, digits):g} {unit}"
+    return f"{seconds:.0f} s"

@@ -34,7 +34,17 @@ pytestmark = [
 ]
 expect.set_options(timeout=DEADLINE_MS)
 
-PAGES = ("/", "/rollouts/1", "/new", "/hosts", "/hosts/prod/prod-01", "/history", "/history/verify", "/settings")
+PAGES = (
+    "/",
+    "/rollouts/1",
+    "/new",
+    "/hosts",
+    "/hosts/prod/prod-01",
+    "/history",
+    "/history/verify",
+    "/history/statistics",
+    "/settings",
+)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

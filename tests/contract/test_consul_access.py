@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -18,9 +19,14 @@ import pytest
 
 from agent.config import parse_settings
 from artifact import ConfigError
-from checkpoint.rollout.events import RollbackRequested
+from checkpoint.archiving import Archivist
+from checkpoint.audit import Record
+from checkpoint.audit_reading import read_chain
+from checkpoint.insisting import Insistence
+from checkpoint.rollout.events import Origin, RollbackRequested
+from checkpoint.writing import Writer
 from fleet import CheckUnchanged, ConsulStore, Put, Service, StoreRefused, StoreUnreachable, consul_settings
-from fleet.acl import agent_rights, agent_rules, commander_rules, engine_rules
+from fleet.acl import admin_rules, agent_rights, agent_rules, commander_rules, engine_rules
 from fleet.keys import leader_prefix
 from fleet.rights import Examination
 from fleet.settings import ConsulSettings
@@ -191,6 +197,35 @@ class TestAccessRules:
         finally:
             for each in stores.values():
                 await each.aclose()
+
+    async def test_only_an_admin_archives_the_audit(self, consul: ConsulServer, tmp_path: Path) -> None:
+        """A commander and an engine may write records, but not where the audit begins: nothing is removed for them."""
+        node = call(consul, "/v1/agent/self")["Config"]["NodeName"]
+        engine = engine_rules("arc", node)
+        rules = {"a-commander": commander_rules("arc"), "an-engine": engine, "admin": admin_rules("arc")}
+        now = datetime(2026, 11, 23, tzinfo=UTC)
+        for name, text in rules.items():
+            settings = consul_settings(
+                {"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": token_with(consul, name, text)}
+            )
+            async with ConsulStore(settings) as store:
+                insistence = Insistence(asyncio.sleep)
+                note = Record(v=1, number=0, at=now, by=name, via="cli", what="locked", message="locked: x")
+                assert await Writer(store, "arc", insistence).write([], [note, note])
+                archivist = Archivist(store, "arc", insistence, asyncio.sleep)
+                later = now + timedelta(days=9)
+                origin = Origin(by=name, via="cli", reason="", at=later)
+                before = await read_chain(store, "arc")
+                work = archivist.archive(tmp_path / name, later - timedelta(days=2), origin)
+                if name != "admin":
+                    with pytest.raises(StoreRefused) as caught:
+                        await work
+                    assert caught.value.kind == "store_denied"
+                    assert await read_chain(store, "arc") == before
+                    continue
+                done = await work
+                assert done is not None
+                assert (done.first, done.last, done.removed_count) == (1, 5, 5)
 
     async def test_an_unknown_token_is_refused(self, consul: ConsulServer) -> None:
         settings = consul_settings({"CONSUL_HTTP_ADDR": consul.address, "CONSUL_HTTP_TOKEN": str(uuid.uuid4())})

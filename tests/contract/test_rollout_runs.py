@@ -161,26 +161,6 @@ async def test_a_host_that_never_obeys_is_overdue(world: RolloutWorld) -> None:
     assert "canary-00: has not obeyed the order yet" in paused.rollout.phase.reason
 
 
-async def test_a_new_host_joins_at_the_admitted_build_or_draws_its_place(world: RolloutWorld) -> None:
-    """A host that joins a tier which was not reached yet runs what the tier was admitted at."""
-    plan = await world.start()
-    await world.until(at("baking", 2))
-    for number in range(100, 130):
-        world.fleet.hosts += [("prod", f"prod-{number}")]
-        await world.store.pass_check(world.fleet.service("prod", f"prod-{number}"), "steady")
-    world.fleet.hosts += [("canary", "canary-9")]
-    await world.store.pass_check(world.fleet.service("canary", "canary-9"), "steady")
-    await world.fleet.turn(is_first=True)
-    order = await order_of(world, "prod")
-    joined = [world.fleet.hot["prod", f"prod-{number}"] for number in range(100, 130)]
-    assert set(joined) <= {"b1", "b2"}
-    assert joined.count("b1") > 15  # a tenth of them, by chance, is among those that try it
-    assert world.fleet.hot["canary", "canary-9"] == "b2"  # that tier has admitted it
-    assert order.cutoff == plan.steps[2].cutoff
-    await world.until_ended()
-    assert len(world.fleet.running("prod", "b2")) == SIZES["prod"] + 30
-
-
 async def test_pause_and_resume_are_no_ops_where_they_do_not_apply(world: RolloutWorld) -> None:
     await world.start()
     await world.until(at("baking", 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from checkpoint.notifying import DELIVERY, PAUSES_S, SIGNATURE, TOLD, Notifier, read_deliveries
+from artifact import Refused
+from checkpoint.audit import read_head, read_record, verify
+from checkpoint.deliveries import KEPT_DELIVERIES, read_deliveries
+from checkpoint.notifying import DELIVERY, PAUSES_S, SIGNATURE, TOLD, Notifier
 from checkpoint.pipeline import Webhook
 from checkpoint.rollout import events as ev
 from fleet import ConsulSettings, ConsulStore
 from fleet.devserver import DevServer
+from fleet.keys import audit_head_key, audit_prefix
 from tests.rollout_world import PIPELINE, Fleet, RolloutWorld
 
 APPROVED = PIPELINE.replace('name = "canary"', 'name = "canary"\napproval = true')
@@ -31,9 +35,12 @@ class Receiver:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
         self.url = ""
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
 
     async def receive(self, request: web.Request) -> web.Response:
         self.got.append((dict(request.headers), await request.read()))
+        if self.before_answer is not None:
+            await self.before_answer()
         return web.Response(status=self.answers.pop(0) if self.answers else 200, text="said the receiver")
 
     @property
@@ -192,3 +199,112 @@ async def test_old_news_is_not_told(
     assert [message["what"] for message in receiver.messages] == ["aborted"]
     log = (await read_deliveries(world.store, "shop"))["chat"]
     assert [each.outcome for each in log.deliveries] == ["too_old", "delivered"]
+
+
+async def failed_rollout(world: RolloutWorld, receiver: Receiver, notifier: Notifier) -> list[int]:
+    """Two messages that a receiver which was down did not get, and one that it got; the records of the former."""
+    receiver.answers = [503] * 2 * (len(PAUSES_S) + 1)
+    await world.start()
+    await world.act(ev.PauseRequested())
+    await tell_all(notifier)
+    await world.act(ev.ResumeRequested({}))
+    await tell_all(notifier)
+    log = (await read_deliveries(world.store, "shop"))["chat"]
+    assert [each.outcome for each in log.deliveries] == ["failed", "failed", "delivered"]
+    return list(log.failed)
+
+
+async def test_what_failed_is_sent_again_once_somebody_asks(
+    world: RolloutWorld, receiver: Receiver, new_notifier: Callable[..., Notifier]
+) -> None:
+    """All of it, in order, with the ids that it had; who asked is in the audit and in the log; asking twice is once."""
+    notifier = new_notifier()
+    failed = await failed_rollout(world, receiver, notifier)
+    first = [headers[DELIVERY] for headers, _ in receiver.got][:: len(PAUSES_S) + 1][:2]
+    receiver.got.clear()
+    assert await world.desk.deliveries.resend("chat", None, world.origin("bob@desk")) == tuple(failed)
+    assert await world.desk.deliveries.resend("chat", None, world.origin("bob@desk")) == ()
+    assert await world.desk.deliveries.resend("chat", failed, world.origin("eve@desk")) == ()
+    world.time.pass_(timedelta(hours=9).total_seconds())  # whoever asks for it wants it, however old it is
+    await tell_all(notifier)
+    await tell_all(new_notifier())
+    assert [headers[DELIVERY] for headers, _ in receiver.got] == first
+    assert [message["number"] for message in receiver.messages] == failed
+    log = (await read_deliveries(world.store, "shop"))["chat"]
+    assert log.again == log.failed == ()
+    again = [(each.number, each.outcome, each.status, each.by) for each in log.deliveries[-2:]]
+    assert again == [(number, "delivered", 200, "bob@desk") for number in failed]
+    assert [each.what for each in log.deliveries] == ["started", "paused", "resumed", "started", "paused"]
+    entries = await world.store.read_prefix(audit_prefix("shop"))
+    records = [read_record(entry.value) for entry in entries]
+    [asked] = [record for record in records if record.what == "resend_asked"]
+    assert (asked.by, asked.message) == (
+        "bob@desk",
+        f"messages {failed[0]}, {failed[1]} to chat shall be sent once more",
+    )
+    head, _ = read_head(await world.store.read(audit_head_key("shop")))
+    assert list(verify(entries, head)) == []
+
+
+async def test_a_message_that_fails_again_can_be_asked_for_again(
+    world: RolloutWorld, receiver: Receiver, new_notifier: Callable[..., Notifier]
+) -> None:
+    notifier = new_notifier()
+    failed = await failed_rollout(world, receiver, notifier)
+    receiver.answers = [410, 200]
+    await world.desk.deliveries.resend("chat", None, world.origin())
+    await tell_all(notifier)
+    log = (await read_deliveries(world.store, "shop"))["chat"]
+    assert log.failed == (failed[0],)
+    assert await world.desk.deliveries.resend("chat", None, world.origin()) == (failed[0],)
+    await tell_all(notifier)
+    assert (await read_deliveries(world.store, "shop"))["chat"].failed == ()
+
+
+async def test_a_wish_during_a_delivery_loses_neither(
+    world: RolloutWorld, receiver: Receiver, new_notifier: Callable[..., Notifier]
+) -> None:
+    """Somebody asks while the engine is sending: what it sent is noted once, and what was asked for is sent next."""
+    notifier = new_notifier()
+    failed = await failed_rollout(world, receiver, notifier)
+    receiver.got.clear()
+
+    async def ask() -> None:
+        receiver.before_answer = None
+        await world.desk.deliveries.resend("chat", failed[:1], world.origin())
+
+    receiver.before_answer = ask
+    await world.act(ev.PauseRequested())
+    await tell_all(notifier)
+    assert [message["what"] for message in receiver.messages] == ["paused", "started"]
+    log = (await read_deliveries(world.store, "shop"))["chat"]
+    assert [each.outcome for each in log.deliveries[-2:]] == ["delivered", "delivered"]
+    assert log.again == ()
+
+
+async def test_what_nobody_knows_of_is_not_sent_again(
+    world: RolloutWorld, receiver: Receiver, new_notifier: Callable[..., Notifier]
+) -> None:
+    await world.start()
+    with pytest.raises(Refused, match="no webhook chat was ever told anything of shop"):
+        await world.desk.deliveries.resend("chat", None, world.origin())
+    await tell_all(new_notifier())
+    with pytest.raises(Refused, match="chat was not told of record 99"):
+        await world.desk.deliveries.resend("chat", [1, 99], world.origin())
+    assert await world.desk.deliveries.resend("chat", None, world.origin()) == ()
+    assert await world.desk.deliveries.resend("chat", [1], world.origin()) == (1,)
+    await tell_all(new_notifier())
+    assert [message["number"] for message in receiver.messages] == [1, 1]
+
+
+async def test_the_log_of_a_webhook_is_bounded(
+    world: RolloutWorld, receiver: Receiver, new_notifier: Callable[..., Notifier]
+) -> None:
+    await world.start()
+    notifier = new_notifier()
+    for _ in range(KEPT_DELIVERIES // 2 + 5):
+        await world.act(ev.PauseRequested())
+        await world.act(ev.ResumeRequested({}))
+    await tell_all(notifier)
+    log = (await read_deliveries(world.store, "shop"))["chat"]
+    assert len(receiver.got) > KEPT_DELIVERIES == len(log.deliveries)

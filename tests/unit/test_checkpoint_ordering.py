@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from artifact import ConfigError, HotcoldError, Refused
 from checkpoint import HostKey, TierKey, Wish, chosen_hosts, next_order, rollback_order
+from checkpoint.ordering import known_index
 from fleet import Order, decode_order, encode, wanted_build
 from tests.commander_world import build, host, report
 
@@ -234,3 +235,33 @@ def test_a_share_of_hosts_out_of_service_is_reckoned_when_it_is_ordered(
 def test_what_is_no_share_is_refused(limit: str) -> None:
     with pytest.raises(ConfigError, match="must be a count from 0, or a share"):
         following(ordered("b1"), wish(max_unavailable=limit))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "newcomers", "expected"),
+    [
+        ([3, 9, 5], [], 9),
+        ([3, 9, 5], [10, 11], 9),
+        ([3, 9, 5, 100], [10, 11], 9),  # one report was deleted and came back: the others' share counts more
+        ([103, 109, 105], [104], 109),  # all were imported into another Consul
+        ([3], [1], 3),
+        ([], [4], msgspec.UNSET),
+        ([], [], msgspec.UNSET),
+    ],
+)
+def test_the_index_by_which_hosts_are_known_makes_the_fewest_mistakes(
+    chosen: list[int], newcomers: list[int], expected: object
+) -> None:
+    assert known_index(chosen, newcomers) == expected
+
+
+def test_a_share_by_hand_is_of_the_hosts_that_were_there() -> None:
+    """And an order for all, or a rollback, has no need to say so."""
+    hosts = [HostKey("prod", name, report(name), joined=number) for number, name in enumerate("abcdefgh", start=10)]
+    order = following(ordered("b1"), wish(percent=25.0), hosts)
+    assert order.known_index == 17
+    assert len(chosen_hosts(order, hosts)) == 2
+    late = [HostKey("prod", f"late-{number}", None, joined=18) for number in range(40)]
+    assert chosen_hosts(order, late) == ()
+    assert following(ordered("b1"), wish(), hosts).known_index is msgspec.UNSET
+    assert rolled_back(order, hosts).known_index is msgspec.UNSET

@@ -94,6 +94,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "table"
     if isinstance(value, float):
         return f"{value:g}"
+    if value is msgspec.UNSET:
+        return "absent"
     return "none" if value is None else msgspec.json.encode(value).decode()
 
 
@@ -236,6 +238,7 @@ def test_keys_are_those_of_the_store() -> None:
         *(key("APP", 7).replace("/7/", "/N/") for key in (keys.plan_key, keys.rollout_state_key, keys.evidence_key)),
         keys.audit_head_key("APP"),
         f"{keys.audit_prefix('APP')}NUMBER",
+        keys.audit_anchor_key("APP"),
         keys.delivery_key("APP", "WEBHOOK"),
         f"{keys.leader_prefix('APP')}0",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.memory import ABSENCE, HOLD, ORDER, REFUSAL, Absence, Hold, Memory
+from agent.memory import ABSENCE, HOLD, JOINED, ORDER, REFUSAL, Absence, Hold, Joined, Memory
 from agent.states import Refusal
 from artifact import ManifestRef
 from fleet import Order, Problem
@@ -23,6 +23,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     memory.keep_refusal(THE_REFUSAL)
     memory.keep_hold(Hold("looking"))
     memory.keep_absence(Absence(swapped=True))
+    memory.keep_joined(Joined(17))
 
     recalled = Memory(tmp_path).recall()
 
@@ -30,6 +31,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert recalled.refusal == THE_REFUSAL
     assert recalled.hold == Hold("looking")
     assert recalled.absence == Absence(swapped=True)
+    assert recalled.joined == Joined(17)
     assert recalled.problems == ()
 
     memory.keep_refusal(None)
@@ -37,7 +39,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     memory.keep_absence(None)
     memory.keep_absence(None)
     assert Memory(tmp_path).recall().absence is None
-    assert [path.name for path in tmp_path.iterdir()] == [ORDER]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [JOINED, ORDER]
 
 
 def test_empty_directory_is_a_first_life(tmp_path: Path) -> None:

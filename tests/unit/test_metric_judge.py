@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from msgspec.structs import replace as changed
 
 from checkpoint.metric_judge import MetricJudge, Record, sides
 from checkpoint.reading import HostKey
-from checkpoint.recordings import Recordings
+from checkpoint.recordings import KEPT_RECORDINGS, Recordings
 from checkpoint.rollout import states as st
 from checkpoint.rollout.kept_evidence import Kept
 from checkpoint.rollout.machine import begin
@@ -26,7 +26,7 @@ from checkpoint.rollout.tally import Tally
 from checkpoint.rollout.verdict import Question, Ruling
 from checkpoint.verdicts import Metric
 from checkpoint.verdicts.metric import ReportsTable
-from checkpoint.verdicts.recording import decode_lines, replay
+from checkpoint.verdicts.recording import Line, Observed, decode_lines, replay
 from checkpoint.verdicts.sources import Sources
 from tests.rollout_world import MONDAY, PIPELINE, SIZES, a_plan, a_report, by, names
 
@@ -209,6 +209,87 @@ async def test_another_engine_goes_on_with_the_same_evidence(plan: Plan, shop: S
     assert by_one.evidence == by_two.evidence
 
 
+@pytest.mark.parametrize("counters", ["false", "true"])
+async def test_what_happened_while_no_engine_led_is_not_lost(counters: str) -> None:
+    """A leader that dies, ten minutes nobody, a next one: both sides have all of that time, by its first look.
+
+    The source tells of the interval that it is asked for, or counts since it began; in each minute a host has a hundred
+    requests, and one of the build's is bad.
+    """
+    plan = a_plan()
+    began = MONDAY
+    clock = {"now": MONDAY + timedelta(hours=1)}
+    on_build = set(plan.hosts_of(PROD_50))
+
+    async def answer(request: web.Request) -> web.Response:
+        minutes = float(request.query["seconds"]) / 60
+        if counters == "true":
+            minutes = (clock["now"] - began).total_seconds() / 60
+        hosts = [
+            {"host": host, "bad": minutes if host in on_build else 0.0, "total": 100 * minutes}
+            for host in request.query["hosts"].split(",")
+        ]
+        return web.json_response({"hosts": hosts})
+
+    application = web.Application()
+    application.router.add_get("/counts", answer)
+    async with TestServer(application) as server:
+        url = f"{server.make_url('/counts')}?hosts=$hosts&seconds=$interval"
+        text = f'[[metrics]]\nname = "errors"\ntiers = ["prod"]\nhttp = {{ url = "{url}", counters = {counters} }}\n'
+        plan = a_plan(PIPELINE + text)
+        asked = question(plan, at_step(plan, PROD_50))
+        asked = replace(asked, rollout=changed(asked.rollout, ordered=asked.now - timedelta(minutes=5)))
+        lines: list[Line] = []
+
+        async def record(_: Question, __: object, told: Sequence[Line]) -> None:
+            lines.extend(told)
+
+        async with judging(plan, record) as dying:
+            _, asked = await looked(dying, asked)
+            clock["now"] += LOOK
+            _, asked = await looked(dying, asked)
+        gap = timedelta(minutes=10)
+        clock["now"] += gap
+        asked = replace(asked, now=asked.now + gap - LOOK)
+        async with judging(plan, record) as following:
+            _, asked = await looked(following, asked)
+            clock["now"] += LOOK
+            _, asked = await looked(following, asked)
+
+    looks = [line.interval for line in lines if isinstance(line, Observed)]
+    assert len(looks) == 4
+    for length, interval in zip((0.5, 10.0, 0.5), looks[1:], strict=True):
+        assert {each.host for each in interval.updated} == on_build
+        assert all((each.bad, each.total) == (length, 100 * length) for each in interval.updated)
+        assert all((each.bad, each.total) == (0.0, 100 * length) for each in interval.others)
+
+
+async def test_hosts_that_changed_while_no_engine_led_count_on_neither_side_once(plan: Plan) -> None:
+    """What they did is of both builds. A new step begins with its own interval."""
+    asked = question(plan, at_step(plan, PROD_50))
+    swapped = plan.hosts_of(PROD_50)[0]
+    at = asked.now + timedelta(minutes=5)
+    async with judging(plan) as first:
+        _, asked = await looked(first, asked)
+    hosts = [
+        replace(each, report=changed(each.report, since=at.isoformat()))
+        if each.host == swapped and each.report is not None
+        else each
+        for each in asked.hosts
+    ]
+    asked = replace(asked, hosts=hosts, now=asked.now + timedelta(minutes=10))
+    lines: list[Line] = []
+
+    async def record(_: Question, __: object, told: Sequence[Line]) -> None:
+        lines.extend(told)
+
+    async with judging(plan, record) as second:
+        _, asked = await looked(second, asked)
+        _, asked = await looked(second, asked)
+    seen = [{each.host for each in line.interval.updated} for line in lines if isinstance(line, Observed)]
+    assert [swapped in hosts for hosts in seen] == [False, True]
+
+
 async def test_a_metric_that_only_the_plan_has_is_never_asked(plan: Plan, shop: Shop) -> None:
     """Whoever may write to Consul must not thereby send an engine to an address, or run a command."""
     others: tuple[Metric, ...] = ()
@@ -255,3 +336,16 @@ async def test_what_was_observed_is_recorded_for_a_replay(plan: Plan, shop: Shop
     async with judging(plan, Recordings(tmp_path / "nowhere").record) as judge:
         ruling, _ = await looked(judge, asked, 2)
     assert ruling.outcome == "roll_back"
+
+
+async def test_recordings_of_long_ago_are_removed(plan: Plan, tmp_path: Path) -> None:
+    """When a new one begins; what is another app's, or no recording, stays."""
+    directory = tmp_path / "recordings"
+    directory.mkdir()
+    others = ["bank-1.jsonl", "shop-x.jsonl", "shop-1.txt", "shop-eu-1.jsonl"]
+    for name in [*others, "shop-1.jsonl", "shop-50.jsonl", "shop-51.jsonl", "shop-249.jsonl"]:
+        (directory / name).write_text("kept\n")
+    later = changed(plan, number=50 + KEPT_RECORDINGS)
+    await Recordings(directory).record(question(later, at_step(later, PROD_10)), {}, [])
+    left = sorted(path.name for path in directory.iterdir())
+    assert left == sorted([*others, "shop-51.jsonl", "shop-249.jsonl", "shop-250.jsonl"])

@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifact import ManifestRef, Refused
-from fleet import Order, check_obeyable, cutoff_for, hosts_for_percent, position, wanted_build
+from fleet import (
+    Order,
+    check_obeyable,
+    cutoff_for,
+    decode_order,
+    depends_on_joining,
+    encode,
+    hosts_for_percent,
+    is_newcomer,
+    position,
+    wanted_build,
+)
 
 
 def build(name: str) -> ManifestRef:
@@ -136,3 +147,33 @@ class TestObeying:
         with pytest.raises(Refused, match=refusal.message) as caught:
             check_obeyable(refusal.given, app="web", tier="prod", highest=ORDER, now=NOW)
         assert caught.value.kind == refusal.kind
+
+
+class TestNewcomers:
+    """Hosts that nobody knew when a share was chosen."""
+
+    @given(salt=st.text(min_size=1, max_size=6), cutoff=st.floats(0, 1, exclude_max=True), joined=st.integers(1, 200))
+    def test_a_host_takes_part_if_it_was_known(self, salt: str, cutoff: float, joined: int) -> None:
+        asked = order(salt=salt, cutoff=cutoff, known_index=100)
+        plain = order(salt=salt, cutoff=cutoff)
+        assert wanted_build(asked, "h", joined) is (wanted_build(plain, "h") if joined <= 100 else OLD)
+        assert wanted_build(asked, "h", None) is OLD
+
+    def test_all_take_part_in_an_order_for_all(self) -> None:
+        for joined in (1, 200, None):
+            assert wanted_build(order(cutoff=1.0, known_index=100), "h", joined) is NEW
+            assert not is_newcomer(order(cutoff=1.0, known_index=100), joined)
+        assert not is_newcomer(None, None)
+
+    def test_it_is_asked_only_where_it_matters(self) -> None:
+        place = position("s", "h")
+        below, above = math.nextafter(place, 1), place
+        assert depends_on_joining(order(salt="s", cutoff=below, known_index=1), "h")
+        assert not depends_on_joining(order(salt="s", cutoff=above, known_index=1), "h")
+        assert not depends_on_joining(order(salt="s", cutoff=below), "h")
+        assert not depends_on_joining(order(salt="s", cutoff=1.0, known_index=1), "h")
+
+    def test_an_order_that_does_not_need_it_does_not_name_it(self) -> None:
+        """So that agents which do not know the field obey all orders but those for a share."""
+        assert b"known_index" not in encode(order())
+        assert decode_order(encode(order(known_index=7))).known_index == 7

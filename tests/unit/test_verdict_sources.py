@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -214,6 +215,28 @@ async def test_counters_are_compared_with_the_reading_before() -> None:
     assert fourth.updated[0] == Counts("web-1", 1.0, 100.0)
 
 
+async def test_counters_go_on_from_what_another_engine_read() -> None:
+    """And a host that was left out of a look, since it changed its build, begins anew."""
+    readings = iter([("web-1", 11, 1400), ("web-1", 12, 1500), ("web-2", 0, 5), ("web-1", 21, 1700)])
+
+    def answer(*_: str) -> tuple[int, Any]:
+        host, bad, total = next(readings)
+        return 200, {"hosts": [{"host": host, "bad": bad, "total": total}]}
+
+    before = (Counts("web-1", 5.0, 1000.0), Counts("gone", 1.0, 1.0))
+    only = replace(ASKED, updated=("web-1",), others=())
+    async with answering(answer) as url:
+        metric = http(f"{url}/counts", counters=True)
+        async with Sources([metric]) as sources:
+            first = await sources.observe(metric, replace(only, readings=before))
+            second = await sources.observe(metric, replace(only, readings=before))
+            assert sources.readings(metric) == (Counts("web-1", 12.0, 1500.0),)
+            await sources.observe(metric, replace(only, updated=("web-2",)))
+            third = await sources.observe(metric, only)
+    assert (first.updated, second.updated) == ((Counts("web-1", 6.0, 400.0),), (Counts("web-1", 1.0, 100.0),))
+    assert "read for the first time" in told(third)
+
+
 # --- Prometheus -------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +348,32 @@ async def test_each_deploy_counts_once_when_its_end_shows() -> None:
     ]
     assert seen[5].silent == ("web-2",)
     assert all(each.total == 0 for interval in seen for each in interval.others)
+
+
+async def test_the_first_look_of_an_engine_counts_what_came_since_the_last_one_of_another() -> None:
+    """By the hosts' own times; one that tells none, or an earlier one, was counted before or is not known."""
+    metric = Metric(name="deploys", limit=0.02, reports=ReportsTable())
+    last = datetime(2026, 11, 23, 15, tzinfo=UTC)
+    asked = replace(
+        ASKED,
+        updated=("web-1", "web-2", "web-4", "web-5"),
+        last_look=last,
+        reports=(
+            report("web-1", "steady", since="2026-11-23T15:00:01+00:00"),
+            report("web-2", "rolled_back", since="2026-11-23T15:20:00+00:00"),
+            report("web-4", "rolled_back", since="2026-11-23T14:59:59+00:00"),
+            report("web-5", "rolled_back", since="yesterday"),
+            report("web-3.eu", "steady"),
+        ),
+    )
+    async with Sources([metric]) as sources:
+        first = await sources.observe(metric, asked)
+        second = await sources.observe(metric, asked)
+    assert [(each.host, each.bad, each.total) for each in first.updated if each.total] == [
+        ("web-1", 0.0, 1.0),
+        ("web-2", 1.0, 1.0),
+    ]
+    assert all(each.total == 0 for each in second.updated)
 
 
 def test_every_source_can_be_configured() -> None:

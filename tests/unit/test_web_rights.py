@@ -41,6 +41,7 @@ FORMS = {
     "override": {"minutes": "5", "reason": "agreed"},
     "plan": {"build": "b1", "reason": "again"},
     "start": {"plan": "no plan"},
+    "resend": {"webhook": "chat"},
     "command": {"deed": "take", "reason": ""},
     "lock": {"reason": "moving the database"},
     "unlock": {"reason": "moved"},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -36,6 +37,8 @@ class Asked:
         others: hosts that are not updated yet.
         interval_s: the last so many seconds.
         reports: what the agents say at present; for `[metrics.reports]` alone.
+        last_look: when sources were last asked, maybe by another engine; None: never in this rollout.
+        readings: what counters showed then, where nothing but this look lies in between.
     """
 
     app: str
@@ -44,6 +47,8 @@ class Asked:
     others: tuple[str, ...]
     interval_s: float
     reports: tuple[Report, ...] = ()
+    last_look: datetime | None = None
+    readings: tuple[Counts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,19 @@ class Counters:
 
     def __init__(self) -> None:
         self._last: dict[str, Counts] = {}
+
+    @property
+    def last(self) -> tuple[Counts, ...]:
+        """What every counter showed last."""
+        return tuple(self._last.values())
+
+    def begin(self, hosts: Iterable[str], readings: Iterable[Counts]) -> None:
+        """Before a look at these hosts: take up what another engine read, and forget who is not looked at.
+
+        A host that is left out of a look changes its build; what it counted before belongs to neither side.
+        """
+        known = {each.host: each for each in readings} | self._last
+        self._last = {host: known[host] for host in hosts if host in known}
 
     def differences(self, readings: Iterable[Counts]) -> Answer:
         """Counts since the reading before; of hosts that had none, nothing."""

@@ -6,6 +6,7 @@ host, and the report says so.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from checkpoint.verdicts.observed import Counts
@@ -20,6 +21,9 @@ _Outcome = tuple[str | None, bool, str]
 
 class ReportsSource:
     """Compares reports with those that it saw before: a new outcome of a host counts in the interval that shows it.
+
+    At its first look it has seen none: then what hosts came to since another engine's last look is new, by their
+    clocks.
 
     Hosts that are still at it have nothing to count; hosts without a report are silent.
     """
@@ -40,13 +44,24 @@ class ReportsSource:
                 oddities[host] = "it has no report that can be read"
                 continue
             outcome = _outcome(report)
-            is_news = outcome is not None and outcome != self._seen.get(host) and not is_first and host in updated
+            is_other = _is_since(report, asked.last_look) if is_first else outcome != self._seen.get(host)
+            is_news = outcome is not None and is_other and host in updated
             self._seen[host] = outcome or self._seen.get(host)
             if is_news and outcome is not None:
                 made.append(Counts(host, float(outcome[1]), 1.0))
             else:
                 made.append(Counts(host, 0.0, 0.0))
         return Answer(tuple(made), oddities)
+
+
+def _is_since(report: Report, moment: datetime | None) -> bool:
+    if moment is None:
+        return False
+    try:
+        since = datetime.fromisoformat(report.since)
+    except ValueError:
+        return False
+    return since.tzinfo is not None and since > moment
 
 
 def _outcome(report: Report) -> _Outcome | None:

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from artifact import ConfigError
 from checkpoint.verdicts.metric import Metric
-from checkpoint.verdicts.observed import Interval, fault_of_counts
+from checkpoint.verdicts.observed import Counts, Interval, fault_of_counts
 from checkpoint.verdicts.sources.asking import Answer, Asked, Counters, SourceFailed, interval_of
 from checkpoint.verdicts.sources.command import CommandSource
 from checkpoint.verdicts.sources.http_json import HttpSource
@@ -35,8 +35,8 @@ class Source(Protocol):
 class Sources:
     """One source for each metric; to be used as an async context manager, which owns their connections.
 
-    Counters and reports are compared with what they showed last, which is kept here: the first look after a start tells
-    nothing of them.
+    Counters and reports are compared with what they showed last, which is kept here; of another engine's looks `Asked`
+    tells.
     """
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
@@ -50,6 +50,11 @@ class Sources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._web.aclose()
+
+    def readings(self, metric: Metric) -> tuple[Counts, ...]:
+        """What the metric's counters showed last; nothing for one whose source tells of an interval."""
+        source = self._sources.get(metric.name)
+        return source.last if isinstance(source, _Differences) else ()
 
     async def observe(self, metric: Metric, asked: Asked) -> Interval:
         """Ask the metric's source. Never raises for what the source does; returns within its `timeout_s`."""
@@ -68,8 +73,13 @@ class _Differences:
         self._kind = metric.kind
         self._counters = Counters()
 
+    @property
+    def last(self) -> tuple[Counts, ...]:
+        return self._counters.last
+
     async def counts(self, asked: Asked) -> Answer:
         answer = await self._inner.counts(asked)
+        self._counters.begin((*asked.updated, *asked.others), asked.readings)
         hosts = [each.host for each in answer.counts]
         if len(set(hosts)) != len(hosts) or any(fault_of_counts(each, self._kind) for each in answer.counts):
             return answer  # a lie: told as it stands, and never remembered

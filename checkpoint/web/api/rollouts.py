@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from artifact import Refused
 from checkpoint.rollout.document import document, step_document
-from checkpoint.rollout.kept_evidence import AllKept, Judged, Kept
+from checkpoint.rollout.kept_evidence import JUDGE, AllKept, Judged, Kept
 from checkpoint.rollout.listing import list_rollouts
 from checkpoint.rollout.picture import steps
 from checkpoint.rollout.summary import Summary, Unreadable, summary
@@ -21,9 +21,6 @@ from checkpoint.web.api.requests import RolloutPath, RolloutsQuery
 from checkpoint.web.site import Site, site_of
 from checkpoint.web.steps import applicable
 from fleet.keys import evidence_key
-
-_JUDGE = "metrics"
-"""Of the engine's judges, the one whose evidence has a shape that is told."""
 
 
 async def latest(request: web.Request) -> LatestAnswer:
@@ -82,7 +79,7 @@ async def evidence(request: web.Request, *, path: RolloutPath) -> EvidenceAnswer
     if entry is not None:
         try:
             judges = msgspec.json.decode(entry.value, type=AllKept).judges
-            kept = msgspec.json.decode(judges[_JUDGE], type=Kept) if _JUDGE in judges else kept
+            kept = msgspec.json.decode(judges[JUDGE], type=Kept) if JUDGE in judges else kept
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refused(f"{key} cannot be read: {error}", kind="document_invalid") from error
     return EvidenceAnswer(
