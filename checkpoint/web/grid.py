@@ -27,6 +27,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "s": "silent",
     "f": "failed",
 }
+_WORTH_A_RUN: Final = 10
+"""So many cells that did not change are sent along sooner than another run is begun, which costs as many characters."""
+
 TROUBLE: Final = "flsrha"
 """Letters that somebody should look at, the worst first."""
 
@@ -119,6 +122,28 @@ def running(shown: Picture, view: Overview) -> Mapping[str, int]:
     """How many hosts of each tier run the rollout's build at present, whatever they do."""
     build = shown.plan.build.id
     return {tier.key.tier: sum(host.hot == build for host in tier.hosts) for tier in view.tiers}
+
+
+def runs_of(now: Grid, before: Grid | None) -> list[tuple[int, str]]:
+    """(place of the first, letters) of neighbours that look otherwise than before; all of them where nobody knows how.
+
+    Short where little changed, however many hosts there are, and never longer than all letters and a few figures.
+    """
+    if before is None or before.roster != now.roster:
+        return [(0, now.states)]
+    runs: list[tuple[int, str]] = []
+    begin = end = -1
+    for place, (letter, former) in enumerate(zip(now.states, before.states, strict=True)):
+        if letter == former:
+            continue
+        if place - end > _WORTH_A_RUN:
+            if begin >= 0:
+                runs.append((begin, now.states[begin:end]))
+            begin = place
+        end = place + 1
+    if begin >= 0:
+        runs.append((begin, now.states[begin:end]))
+    return runs
 
 
 def _steps(shown: Picture) -> Mapping[tuple[str, str], str]:

@@ -54,7 +54,11 @@ async def rollout(request: web.Request) -> web.Response:
         await site.catch_up()  # another instance may have started it a moment ago
         snapshot = site.live.snapshot or snapshot
     if snapshot.shown is not None and snapshot.shown.plan.number == number:
-        return site.page(request, "rollout.html", **facts_of("rollout", snapshot, number), number=number)
+        answer = site.page(request, "rollout.html", **facts_of("rollout", snapshot, number), number=number)
+        # Thousands of hosts make it long. Only a page that repeats nothing of the request may be packed: by the length
+        # of one that does, somebody who can make a browser ask for it could guess at its forgery token.
+        answer.enable_compression()
+        return answer
     past = await site.desk.ledger.past(number)
     if past is None:
         return site.message(

@@ -256,9 +256,9 @@ class CountingStore(ConsulStore):
         self.counts[f"watch {key}"] += 1
         return super().watch(key)
 
-    def watch_prefix(self, prefix: str) -> Any:
+    def watch_prefix(self, prefix: str, **facts: Any) -> Any:
         self.counts[f"watch {prefix}"] += 1
-        return super().watch_prefix(prefix)
+        return super().watch_prefix(prefix, **facts)
 
     async def read(self, key: str) -> Any:
         self.counts["read"] += "/leader/" not in key  # who leads is asked every few seconds, whoever looks
