@@ -99,16 +99,16 @@ def main() -> None:
 
 
 async def _measure(place: Path, count: int) -> Cost:
-    with _cluster(place) as (addresses, servers), contextlib.ExitStack() as processes:
+    with cluster(place) as (addresses, servers), contextlib.ExitStack() as processes:
         hosts = [
             ("staging", "staging-0"),
             ("canary", "canary-0"),
             *(("prod", f"web-{each:05}") for each in range(count)),
         ]
         async with ConsulStore(ConsulSettings(address=addresses[0])) as store:
-            await _until_led(store)
+            await until_led(store)
             for tier in ("staging", "canary", "prod"):
-                order = Order(v=1, app="shop", tier=tier, serial=1, build=_build("b1"))
+                order = Order(v=1, app="shop", tier=tier, serial=1, build=build_of("b1"))
                 await store.put(tier_key("shop", tier), encode(order))
             logs, others = [], []
             for number in range(_WORKERS):
@@ -118,7 +118,7 @@ async def _measure(place: Path, count: int) -> Cost:
                 program = _process("benchmarks.rollout_hosts", address, str(names), str(log))
                 others.append(processes.enter_context(program))
                 logs.append(log)
-            await _until(lambda: sum(len(_told(log)) for log in logs) >= len(hosts), "hosts obey the first order")
+            await until(lambda: sum(len(_told(log)) for log in logs) >= len(hosts), "hosts obey the first order")
             config = place / "checkpoint.toml"
             config.write_text(PIPELINE)
             engine = processes.enter_context(
@@ -143,7 +143,9 @@ class _Programs(NamedTuple):
 
 async def _roll_out(place: Path, store: ConsulStore, programs: _Programs, logs: list[Path], host_count: int) -> Cost:
     desk = Desk(store, "shop", now=lambda: datetime.now(UTC), new_salt=lambda: "sample", pause=asyncio.sleep)
-    plan = await desk.plan(load_settings(place / "checkpoint.toml").pipeline, _build("b2"), by="bench", reason="bench")
+    plan = await desk.plan(
+        load_settings(place / "checkpoint.toml").pipeline, build_of("b2"), by="bench", reason="bench"
+    )
     before, began_s = programs.cpu_s(), time.monotonic()
     await desk.start(plan, Origin(by="bench", via="cli", reason="bench", at=datetime.now(UTC)))
     rss_bytes = 0
@@ -226,12 +228,12 @@ def _told(log: Path) -> list[Told]:
     return [Told(tier, host, int(serial), float(at), build, state) for tier, host, serial, at, build, state in rows]
 
 
-def _build(build_id: str) -> ManifestRef:
+def build_of(build_id: str) -> ManifestRef:
     digest = f"sha256:{ord(build_id[-1]):064x}"
     return ManifestRef(id=build_id, urls=(f"http://127.0.0.1/{build_id}",), digest=digest, size=1, format="tar")
 
 
-async def _until(condition: Callable[[], bool], what: str) -> None:
+async def until(condition: Callable[[], bool], what: str) -> None:
     end_s = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > end_s:
@@ -239,7 +241,7 @@ async def _until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _until_led(store: ConsulStore) -> None:
+async def until_led(store: ConsulStore) -> None:
     """Wait until the servers have elected a leader."""
     end_s = time.monotonic() + _DEADLINE_S
     while time.monotonic() < end_s:
@@ -268,12 +270,12 @@ def _process(module: str, *arguments: str, consul: str = "") -> Iterator[psutil.
 
 
 @contextlib.contextmanager
-def _cluster(place: Path) -> Iterator[tuple[list[str], list[psutil.Popen]]]:
+def cluster(place: Path) -> Iterator[tuple[list[str], list[psutil.Popen]]]:
     """Three servers; hosts of one address may open as many connections as they need."""
     binary = subprocess.run(
         [ROOT / "scripts" / "get-consul"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    ports = iter(_free_ports(12))
+    ports = iter(free_ports(12))
     servers = [{"http": next(ports), "server": next(ports), "lan": next(ports), "wan": next(ports)} for _ in range(3)]
     with contextlib.ExitStack() as running:
         programs = [
@@ -305,7 +307,7 @@ def _server(
             process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from checkpoint.reading import HostKey, TierKey
@@ -163,7 +164,8 @@ class Overviews:
         before = self._tiers.get(key.tier)
         if before is not None and (before[0], before[1]) == (key, views):
             return before[2]
-        made = TierView(key, tuple(sorted(views, key=lambda view: (view.standing, view.host))))
+        by_name = sorted(views, key=attrgetter("host"))
+        made = TierView(key, tuple(sorted(by_name, key=attrgetter("standing"))))
         self._tiers[key.tier] = (key, views, made)
         return made
 

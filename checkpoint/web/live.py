@@ -41,17 +41,19 @@ from fleet.keys import (
 log = structlog.get_logger()
 
 HEALTH_INTERVAL_S: Final = 3.0
+HEALTH_PER_S: Final = 1_000
+"""Consul works ten times as long for the health of a host as for its report: after so many, a pause of a second."""
 REFRESH_S: Final = 5.0
 """A snapshot is made anew after it even where nothing changed: deadlines pass, windows close."""
 KEPT_RECORDS: Final = 200
 
-LOOKS_PER_S: Final = 10.0
-READ_HOSTS_PER_S: Final = 50_000
+LOOKS_PER_S: Final = 12.0
+READ_HOSTS_PER_S: Final = 100_000
 UNSEEN_HOSTS_PER_S: Final = 10_000
 """News of one host is an answer about all of them: after so many hosts were read there is a pause of a second. A longer
 one while no page is open."""
 
-_CALM_S: Final = 0.02
+_CALM_S: Final = 0.01
 """So long is waited after a change for those that come with it: a step changes hundreds of hosts at once."""
 _AGAIN_S: Final = 1.0
 
@@ -292,4 +294,4 @@ class Live:
                 if engine != self._engine:
                     self._engine = engine
                     self._dirty.set()
-            await asyncio.sleep(HEALTH_INTERVAL_S)
+            await asyncio.sleep(max(HEALTH_INTERVAL_S, len(services or ()) / HEALTH_PER_S))

@@ -95,11 +95,36 @@
     moved.hidden = index.value === latest;
   };
 
+  const CELL_PX = () => (cells.length ? cells[0].getBoundingClientRect().width : 18) + 3;
+  const perRowOf = (group) => Math.max(1, Math.floor((group.clientWidth + 3) / CELL_PX()));
+  const MANY = 500, ROWS = 6;
+  /* Blocks of whole rows, so that the browser can leave out those that are out of sight. */
+  const gather = () => {
+    const held = document.activeElement;
+    for (const group of document.querySelectorAll(".cells")) {
+      const own = [...group.getElementsByClassName("c")], perRow = perRowOf(group);
+      if (own.length < MANY || group.dataset.per === String(perRow)) continue;
+      group.dataset.per = String(perRow);
+      const blocks = document.createDocumentFragment();
+      for (let i = 0; i < own.length; i += perRow * ROWS) {
+        const block = document.createElement("div");
+        const some = own.slice(i, i + perRow * ROWS);
+        block.className = "rows";
+        block.style.containIntrinsicHeight = `${Math.ceil(some.length / perRow) * CELL_PX() - 3}px`;
+        block.append(...some);
+        blocks.append(block);
+      }
+      group.replaceChildren(blocks);
+      if (group.contains(held)) held.focus();
+    }
+  };
+  addEventListener("resize", gather);
+
   const walk = (event) => {
     const own = [...event.currentTarget.getElementsByClassName("c")];
     const here = own.indexOf(document.activeElement);
     if (here < 0) return;
-    const perRow = own.filter((cell) => cell.offsetTop === own[0].offsetTop).length || 1;
+    const perRow = perRowOf(event.currentTarget);
     const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perRow, ArrowUp: -perRow }[event.key];
     let to = by === undefined ? undefined : here + by;
     if (event.key === "Home") to = 0;
@@ -119,6 +144,7 @@
       for (let i = 0; i < own.length; i += 1) own[i].tabIndex = i === 0 ? 0 : -1;
       group.addEventListener("keydown", walk);
     }
+    gather();
   };
 
   /* ---- the log's filter ---- */
