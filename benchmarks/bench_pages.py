@@ -130,24 +130,19 @@ async def _measure(place: Path, arguments: argparse.Namespace) -> None:
         for tier, order in orders.items():
             await store.put(tier_key("shop", tier), encode(order))
         flow = Flow(store, addresses[1], "shop", hosts, arguments.per_s)
-        t = time.time()
         await flow.start(orders)
-        print("started", time.time() - t, file=sys.stderr)
         server, link = open_.enter_context(_serving(config, addresses[0]))
         flowing = asyncio.create_task(flow.run())
         open_.callback(flowing.cancel)
         await _start(store, config)
         enough = min(100, arguments.hosts // 50)
         await until(lambda: sum(host.startswith("web-") for host, _ in flow.sent) > enough, "the rollout reaches prod")
-        print("flowing", time.time() - t, file=sys.stderr)
         meter = _Meter(server, servers, addresses[0], flow, arguments.seconds)
         spells = [await meter.spell(0)]
-        print("spell", time.time() - t, file=sys.stderr)
         async with _browser() as browser, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
             loads, page = await _load(browser, link)
             if arguments.picture:
                 await page.screenshot(path=arguments.picture)
-            print("loaded", time.time() - t, file=sys.stderr)
             cookie = "; ".join(f"{each['name']}={each['value']}" for each in await page.context.cookies())
             events = f"{link.partition('/sign-in')[0]}/events?page=rollout&number=1"
             spells.append(await meter.spell(1, page))
