@@ -62,12 +62,15 @@ class Cost:
     """What one rollout took, over all its steps."""
 
     hosts: int
+    exact_steps: str
     told_s: float
     step_s: float
     writes_per_host: float
     engine_writes: int
     engine_cpu_s: float
     engine_rss_bytes: int
+    servers_cpu_s: float
+    hosts_cpu_s: float
     took_s: float
 
 
@@ -78,53 +81,72 @@ def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     print(
-        "| hosts | last host told, s | step without bake, s | Consul writes per host | "
-        "writes of Checkpoint | its CPU, ms per host | its memory, MiB |"
+        "| hosts | steps with exact shares | last host told, s | step without bake, s | Consul writes per host | "
+        "writes of Checkpoint | its CPU, ms per host | its memory, MiB | CPU of the hosts, ms each | "
+        "of Consul, ms per host |"
     )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| ---: " * 10 + "|")
     for count in arguments.hosts or _SIZES:
         with tempfile.TemporaryDirectory(prefix="hc-") as place:
             cost = asyncio.run(_measure(Path(place), count))
         print(
-            f"| {cost.hosts:,} | {cost.told_s:.2f} | {cost.step_s:.2f} | {cost.writes_per_host:.2f} | "
-            f"{cost.engine_writes} | {1000 * cost.engine_cpu_s / cost.hosts:.1f} | "
-            f"{cost.engine_rss_bytes / 2**20:.0f} |",
+            f"| {cost.hosts:,} | {cost.exact_steps} | {cost.told_s:.2f} | {cost.step_s:.2f} | "
+            f"{cost.writes_per_host:.2f} | {cost.engine_writes} | {1000 * cost.engine_cpu_s / cost.hosts:.1f} | "
+            f"{cost.engine_rss_bytes / 2**20:.0f} | {1000 * cost.hosts_cpu_s / cost.hosts:.1f} | "
+            f"{1000 * cost.servers_cpu_s / cost.hosts:.1f} |",
             flush=True,
         )
 
 
 async def _measure(place: Path, count: int) -> Cost:
-    with _cluster(place) as addresses, contextlib.ExitStack() as processes:
+    with cluster(place) as (addresses, servers), contextlib.ExitStack() as processes:
         hosts = [
             ("staging", "staging-0"),
             ("canary", "canary-0"),
             *(("prod", f"web-{each:05}") for each in range(count)),
         ]
         async with ConsulStore(ConsulSettings(address=addresses[0])) as store:
-            await _until_led(store)
+            await until_led(store)
             for tier in ("staging", "canary", "prod"):
-                order = Order(v=1, app="shop", tier=tier, serial=1, build=_build("b1"))
+                order = Order(v=1, app="shop", tier=tier, serial=1, build=build_of("b1"))
                 await store.put(tier_key("shop", tier), encode(order))
-            logs = []
+            logs, others = [], []
             for number in range(_WORKERS):
                 log, names = place / f"told-{number}", place / f"hosts-{number}"
                 names.write_text(json.dumps(hosts[number::_WORKERS]))
                 address = addresses[(number + 1) % len(addresses)]
-                processes.enter_context(_process("benchmarks.rollout_hosts", address, str(names), str(log)))
+                program = _process("benchmarks.rollout_hosts", address, str(names), str(log))
+                others.append(processes.enter_context(program))
                 logs.append(log)
-            await _until(lambda: sum(len(_told(log)) for log in logs) >= len(hosts), "hosts obey the first order")
+            await until(lambda: sum(len(_told(log)) for log in logs) >= len(hosts), "hosts obey the first order")
             config = place / "checkpoint.toml"
             config.write_text(PIPELINE)
             engine = processes.enter_context(
                 _process("hotcold", "checkpoint", "run", "--app", "shop", "--config", str(config), consul=addresses[0])
             )
-            return await _roll_out(place, store, engine, logs, len(hosts))
+            return await _roll_out(place, store, _Programs(engine, others, servers), logs, len(hosts))
 
 
-async def _roll_out(place: Path, store: ConsulStore, engine: psutil.Popen, logs: list[Path], host_count: int) -> Cost:
+class _Programs(NamedTuple):
+    """What runs: the engine, the processes that hold the hosts, Consul's servers."""
+
+    engine: psutil.Popen
+    hosts: list[psutil.Popen]
+    servers: list[psutil.Popen]
+
+    def cpu_s(self) -> tuple[float, float, float]:
+        """What each of the three has used so far, over all its processes."""
+        kinds = ([self.engine], self.hosts, self.servers)
+        engine_s, hosts_s, servers_s = (sum(sum(each.cpu_times()[:2]) for each in kind) for kind in kinds)
+        return engine_s, hosts_s, servers_s
+
+
+async def _roll_out(place: Path, store: ConsulStore, programs: _Programs, logs: list[Path], host_count: int) -> Cost:
     desk = Desk(store, "shop", now=lambda: datetime.now(UTC), new_salt=lambda: "sample", pause=asyncio.sleep)
-    plan = await desk.plan(load_settings(place / "checkpoint.toml").pipeline, _build("b2"), by="bench", reason="bench")
-    before_s, began_s = sum(engine.cpu_times()[:2]), time.monotonic()
+    plan = await desk.plan(
+        load_settings(place / "checkpoint.toml").pipeline, build_of("b2"), by="bench", reason="bench"
+    )
+    before, began_s = programs.cpu_s(), time.monotonic()
     await desk.start(plan, Origin(by="bench", via="cli", reason="bench", at=datetime.now(UTC)))
     rss_bytes = 0
     checked = -1
@@ -132,7 +154,7 @@ async def _roll_out(place: Path, store: ConsulStore, engine: psutil.Popen, logs:
         ongoing = await desk.ledger.latest()
         assert ongoing is not None
         phase = ongoing.rollout
-        rss_bytes = max(rss_bytes, engine.memory_info().rss)
+        rss_bytes = max(rss_bytes, programs.engine.memory_info().rss)
         if phase.phase_name == "baking" and phase.phase.step > checked:
             checked = phase.phase.step
             _check_share(plan, checked, logs)
@@ -142,6 +164,7 @@ async def _roll_out(place: Path, store: ConsulStore, engine: psutil.Popen, logs:
     if phase.phase_name != "finished" or checked != len(plan.steps) - 1:
         raise SystemExit(f"the rollout is {phase.phase_name} at step {phase.phase.step}: {phase.phase}")
     took_s = time.monotonic() - began_s
+    engine_s, hosts_s, servers_s = (after - former for after, former in zip(programs.cpu_s(), before, strict=True))
     records = [read_record(entry.value) for entry in await store.read_prefix(audit_prefix("shop"))]
     ordered = {
         record.step: record.at.timestamp() for record in records if record.what == "ordered" and record.step is not None
@@ -161,12 +184,15 @@ async def _roll_out(place: Path, store: ConsulStore, engine: psutil.Popen, logs:
     steps = len(plan.steps)
     return Cost(
         hosts=host_count - 2,
+        exact_steps=f"{checked + 1} of {steps}",
         told_s=max(last),
         step_s=max(arrived[step] - ordered[step] for step in ordered),
         writes_per_host=len(told) / (host_count - 2),
         engine_writes=len(records),
-        engine_cpu_s=sum(engine.cpu_times()[:2]) - before_s,
+        engine_cpu_s=engine_s,
         engine_rss_bytes=rss_bytes,
+        servers_cpu_s=servers_s,
+        hosts_cpu_s=hosts_s,
         took_s=took_s - steps * _BAKE_S,
     )
 
@@ -202,12 +228,12 @@ def _told(log: Path) -> list[Told]:
     return [Told(tier, host, int(serial), float(at), build, state) for tier, host, serial, at, build, state in rows]
 
 
-def _build(build_id: str) -> ManifestRef:
+def build_of(build_id: str) -> ManifestRef:
     digest = f"sha256:{ord(build_id[-1]):064x}"
     return ManifestRef(id=build_id, urls=(f"http://127.0.0.1/{build_id}",), digest=digest, size=1, format="tar")
 
 
-async def _until(condition: Callable[[], bool], what: str) -> None:
+async def until(condition: Callable[[], bool], what: str) -> None:
     end_s = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > end_s:
@@ -215,7 +241,7 @@ async def _until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _until_led(store: ConsulStore) -> None:
+async def until_led(store: ConsulStore) -> None:
     """Wait until the servers have elected a leader."""
     end_s = time.monotonic() + _DEADLINE_S
     while time.monotonic() < end_s:
@@ -244,24 +270,25 @@ def _process(module: str, *arguments: str, consul: str = "") -> Iterator[psutil.
 
 
 @contextlib.contextmanager
-def _cluster(place: Path) -> Iterator[list[str]]:
+def cluster(place: Path) -> Iterator[tuple[list[str], list[psutil.Popen]]]:
     """Three servers; hosts of one address may open as many connections as they need."""
     binary = subprocess.run(
         [ROOT / "scripts" / "get-consul"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    ports = iter(_free_ports(12))
+    ports = iter(free_ports(12))
     servers = [{"http": next(ports), "server": next(ports), "lan": next(ports), "wan": next(ports)} for _ in range(3)]
     with contextlib.ExitStack() as running:
-        for number, server in enumerate(servers):
+        programs = [
             running.enter_context(_server(binary, place / f"server-{number}", number, server, servers))
-        addresses = [f"http://127.0.0.1:{server['http']}" for server in servers]
-        yield addresses
+            for number, server in enumerate(servers)
+        ]
+        yield [f"http://127.0.0.1:{server['http']}" for server in servers], programs
 
 
 @contextlib.contextmanager
 def _server(
     binary: str, directory: Path, number: int, server: Mapping[str, int], servers: list[dict[str, int]]
-) -> Iterator[None]:
+) -> Iterator[psutil.Popen]:
     directory.mkdir()
     argv = [
         *(binary, "agent", "-server", "-bootstrap-expect=3", f"-node=server-{number}", "-bind=127.0.0.1"),
@@ -272,15 +299,15 @@ def _server(
         *(f"-retry-join=127.0.0.1:{each['lan']}" for each in servers),
     ]
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
+        process = psutil.Popen(argv, stdout=log, stderr=log)
         try:
-            yield
+            yield process
         finally:
             process.kill()
             process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -131,7 +131,20 @@ def _orders(app: str, tier: str | None, entries: Sequence[Entry]) -> tuple[TierK
 
 def silent_hosts(hosts: Sequence[HostKey], services: Sequence[ServiceHealth] | None) -> frozenset[tuple[str, str]]:
     """(tier, host) of the agents whose check fails, or that are not registered; nobody where health is not known."""
+    return silent_among(hosts, alive_agents(services))
+
+
+def alive_agents(services: Sequence[ServiceHealth] | None) -> frozenset[tuple[str | None, str | None]] | None:
+    """(tier, host) of the agents whose check does not fail; None: not known."""
     if services is None:
+        return None
+    return frozenset((each.meta.get("tier"), each.meta.get("host")) for each in services if each.status != "critical")
+
+
+def silent_among(
+    hosts: Sequence[HostKey], alive: frozenset[tuple[str | None, str | None]] | None
+) -> frozenset[tuple[str, str]]:
+    """(tier, host) of the hosts that are not among those alive; nobody where that is not known."""
+    if alive is None:
         return frozenset()
-    alive = {(each.meta.get("tier"), each.meta.get("host")) for each in services if each.status != "critical"}
-    return frozenset((host.tier, host.host) for host in hosts if (host.tier, host.host) not in alive)
+    return frozenset(place for host in hosts if (place := (host.tier, host.host)) not in alive)

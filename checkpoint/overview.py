@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, auto
+from functools import cached_property
+from operator import attrgetter
+from typing import NamedTuple
 
 from checkpoint.reading import HostKey, TierKey
 from fleet import Order, Report, ServiceHealth, wanted_build
@@ -77,7 +80,7 @@ class TierView:
     key: TierKey
     hosts: tuple[HostView, ...]
 
-    @property
+    @cached_property
     def counts(self) -> Mapping[Standing, int]:
         """How many hosts have each standing; those that no host has are missing."""
         return Counter(host.standing for host in self.hosts)
@@ -112,35 +115,88 @@ def overview(
         services: health of its agents; None: not known.
         slots: number of the slot that each (tier, host) holds.
     """
-    health = None if services is None else {service.id: service.status for service in services}
-    by_tier = {key.tier: key for key in keys}
-    names = sorted({*by_tier, *(host.tier for host in hosts)})
-    tiers = []
-    for name in names:
-        key = by_tier.get(name, TierKey(name))
-        views = [
-            replace(
-                _host_view(key.order, host, _health(health, service_id(app, name, host.host))),
-                slot=(slots or {}).get((name, host.host)),
+    return Overviews(app)(keys, hosts, services, slots)
+
+
+class Overviews:
+    """Makes one overview after the other: hosts of which nothing changed keep their views, so a change costs a change.
+
+    Args:
+        app: the app.
+    """
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._views: dict[tuple[str, str], tuple[_Basis, HostView]] = {}
+        self._tiers: dict[str, tuple[TierKey, list[HostView], TierView]] = {}
+
+    def __call__(
+        self,
+        keys: Sequence[TierKey],
+        hosts: Sequence[HostKey],
+        services: Iterable[ServiceHealth] | None,
+        slots: Mapping[tuple[str, str], int] | None = None,
+    ) -> Overview:
+        """As `overview`."""
+        health = None if services is None else {service.id: service.status for service in services}
+        by_tier = {key.tier: key for key in keys}
+        views: dict[str, list[HostView]] = {name: [] for name in sorted({*by_tier, *(host.tier for host in hosts)})}
+        known, self._views = self._views, {}
+        for host in hosts:
+            key, place = by_tier.get(host.tier), (host.tier, host.host)
+            before = known.get(place)
+            service = service_id(self._app, *place) if before is None else before[0].service
+            basis = _Basis(
+                order=None if key is None else key.order,
+                host=host,
+                service=service,
+                health=None if health is None else health.get(service, "absent"),
+                slot=None if slots is None else slots.get(place),
             )
-            for host in hosts
-            if host.tier == name
-        ]
-        tiers.append(TierView(key, tuple(sorted(views, key=lambda view: (view.standing, view.host)))))
-    return Overview(app, tuple(tiers))
+            if before is None or not before[0].is_same(basis):
+                before = (basis, _host_view(basis))
+            self._views[place] = before
+            views[host.tier].append(before[1])
+        tiers = tuple(self._tier(by_tier.get(name, TierKey(name)), found) for name, found in views.items())
+        return Overview(self._app, tiers)
+
+    def _tier(self, key: TierKey, views: list[HostView]) -> TierView:
+        before = self._tiers.get(key.tier)
+        if before is not None and (before[0], before[1]) == (key, views):
+            return before[2]
+        by_name = sorted(views, key=attrgetter("host"))
+        made = TierView(key, tuple(sorted(by_name, key=attrgetter("standing"))))
+        self._tiers[key.tier] = (key, views, made)
+        return made
 
 
-def _health(known: Mapping[str, str] | None, service: str) -> str | None:
-    return None if known is None else known.get(service, "absent")
+class _Basis(NamedTuple):
+    """What a host's view is made from."""
+
+    order: Order | None
+    host: HostKey
+    service: str
+    health: str | None
+    slot: int | None
+
+    def is_same(self, other: _Basis) -> bool:
+        """Whether the view would be the same, as far as that is seen at a glance."""
+        return (
+            self.order is other.order
+            and self.host is other.host
+            and self.health == other.health
+            and self.slot == other.slot
+        )
 
 
-def _host_view(order: Order | None, host: HostKey, health: str | None) -> HostView:
+def _host_view(basis: _Basis) -> HostView:
+    order, host, _, health, slot = basis
     wanted = None if order is None else wanted_build(order, host.host, host.joined)
     wanted_id = None if wanted is None else wanted.id
     report = host.report
     if report is None:
         note = f"its report cannot be read: {host.fault}"
-        return HostView(host.tier, host.host, Standing.FAILED, wanted=wanted_id, health=health, note=note)
+        return HostView(host.tier, host.host, Standing.FAILED, wanted=wanted_id, health=health, slot=slot, note=note)
     is_behind = order is not None and report.serial < order.serial
     standing = _standing(report, wanted_id, is_behind=is_behind)
     if health in {"critical", "absent"}:
@@ -155,6 +211,7 @@ def _host_view(order: Order | None, host: HostKey, health: str | None) -> HostVi
         serial=report.serial,
         since=report.since,
         health=health,
+        slot=slot,
         note=_note(host, health, behind=order.serial if order is not None and is_behind else None),
     )
 

@@ -84,6 +84,28 @@ def read_host_keys(app: str, entries: Iterable[Entry]) -> tuple[HostKey, ...]:
     return tuple(_read_host_key(app, entry) for entry in entries)
 
 
+class HostReader:
+    """Reads reports that are looked at again and again: those whose entries did not change are not read again.
+
+    Args:
+        app: whose hosts they are of.
+    """
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._known: dict[str, tuple[Entry, HostKey]] = {}
+
+    def __call__(self, entries: Iterable[Entry]) -> tuple[HostKey, ...]:
+        """As `read_host_keys`; a host that did not change is the same object as before."""
+        known, self._known = self._known, {}
+        for entry in entries:
+            before = known.get(entry.key)
+            if before is None or (before[0] is not entry and before[0] != entry):
+                before = (entry, _read_host_key(self._app, entry))
+            self._known[entry.key] = before
+        return tuple(host for _, host in self._known.values())
+
+
 def _read_host_key(app: str, entry: Entry) -> HostKey:
     tier, host = entry.key.split("/")[-2:]
     try:

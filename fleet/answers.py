@@ -5,7 +5,8 @@ Strict about what we use, blind to the rest: another version of Consul may say m
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,6 +19,7 @@ _MAINTENANCE = ("_service_maintenance:", "_node_maintenance")
 _SEVERITY = ("passing", "warning", "critical")
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class _KV(msgspec.Struct, rename="pascal"):
@@ -55,6 +57,51 @@ class _Instance(msgspec.Struct, rename="pascal"):
     checks: list[_Check]
 
 
+class Lists(Generic[T]):
+    """Reads lists that come again and again: an element that the list before had, byte for byte, is not read again.
+
+    So the next look at thousands of hosts costs what changed, and what did not change is the same object.
+
+    Args:
+        read: makes an element of its JSON; the same for the same text.
+    """
+
+    def __init__(self, read: Callable[[msgspec.Raw], T]) -> None:
+        self._read = read
+        self._known: dict[bytes, T] = {}
+
+    def __call__(self, text: str) -> list[T]:
+        """The elements of a JSON list; none for `null`.
+
+        Raises:
+            StoreUnreachable: it is something else, so whoever answered is no healthy Consul.
+        """
+        known, found, elements = self._known, {}, []
+        try:
+            for raw in _LIST.decode(text) or ():
+                content = bytes(raw)
+                element = known[content] if content in known else self._read(raw)
+                found[content] = element
+                elements.append(element)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _no_answer(error) from error
+        self._known = found
+        return elements
+
+
+_LIST = msgspec.json.Decoder(list[msgspec.Raw] | None)
+
+
+def pairs() -> Lists[Entry]:
+    """A reader of lists of key-value pairs."""
+    return Lists(lambda raw: _entry(_PAIR.decode(raw)))
+
+
+def instances() -> Lists[ServiceHealth]:
+    """A reader of a service's instances."""
+    return Lists(lambda raw: _health(_INSTANCE.decode(raw)))
+
+
 def convert(data: Any, kind: type[T]) -> T:
     """Read decoded JSON as `kind`.
 
@@ -65,9 +112,11 @@ def convert(data: Any, kind: type[T]) -> T:
         # Values are bytes already: py-consul decodes their base64, and msgspec must not do it again.
         return msgspec.convert(data, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
-        raise StoreUnreachable(
-            f"Consul's answer is not what Consul sends: {error}; is there a proxy between?"
-        ) from error
+        raise _no_answer(error) from error
+
+
+def _no_answer(error: Exception) -> StoreUnreachable:
+    return StoreUnreachable(f"Consul's answer is not what Consul sends: {error}; is there a proxy between?")
 
 
 def index_of(text: Any) -> int:
@@ -88,20 +137,21 @@ def entry(data: Any) -> Entry | None:
 
 
 def entries(data: Any) -> tuple[Entry, ...]:
-    """A list of key-value pairs, sorted by key; none for None."""
-    if data is None:
-        return ()
-    return tuple(sorted((_entry(each) for each in convert(data, list[_KV])), key=lambda each: each.key))
+    """A list of key-value pairs, as py-consul decodes it, sorted by key; none for None."""
+    return () if data is None else by_key(_entry(each) for each in convert(data, list[_KV]))
+
+
+def by_key(found: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Sorted by key."""
+    return tuple(sorted(found, key=lambda each: each.key))
+
+
+_PAIR = msgspec.json.Decoder(_KV)
+_INSTANCE = msgspec.json.Decoder(_Instance)
 
 
 def _entry(pair: _KV) -> Entry:
     return Entry(pair.key, pair.value or b"", pair.create_index, pair.modify_index, pair.session or None)
-
-
-def health(data: Any) -> tuple[ServiceHealth, ...]:
-    """The instances of a service, sorted by id."""
-    instances = (_health(each) for each in convert(data or [], list[_Instance]))
-    return tuple(sorted(instances, key=lambda each: (each.id, each.node)))
 
 
 def _health(instance: _Instance) -> ServiceHealth:

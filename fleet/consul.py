@@ -37,6 +37,7 @@ from fleet.store import (
     StoreRefused,
 )
 from fleet.transport import GRACE_S, Answer, AnsweredNo, ConsulClient, Transport
+from fleet.watch_rules import RATE_PER_S
 from fleet.watcher import Ask, Watcher
 
 MAX_VALUE_BYTES: Final = 512 * 1024
@@ -45,6 +46,7 @@ MAX_OPERATION_COUNT: Final = 64
 
 _KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?")
 _CONFLICT: Final = 409
+_NONE: Final = 404
 
 T = TypeVar("T")
 
@@ -118,8 +120,7 @@ class ConsulStore:
 
     async def read_prefix(self, prefix: str) -> tuple[Entry, ...]:
         """See `Store.read_prefix`."""
-        _, data = await self._get(_checked(prefix), recurse=True)
-        return answers.entries(data)
+        return (await self._list(_checked(prefix), answers.pairs()))[1]
 
     def watch(self, key: str) -> Watcher[Entry | None]:
         """See `Store.watch`."""
@@ -131,15 +132,15 @@ class ConsulStore:
 
         return self._watcher(key, ask)
 
-    def watch_prefix(self, prefix: str) -> Watcher[tuple[Entry, ...]]:
+    def watch_prefix(self, prefix: str, *, rate_per_s: float = RATE_PER_S) -> Watcher[tuple[Entry, ...]]:
         """See `Store.watch_prefix`."""
         _checked(prefix)
+        pairs = answers.pairs()
 
         async def ask(index: int | None) -> tuple[int, tuple[Entry, ...]]:
-            found, data = await self._get(prefix, recurse=True, index=index)
-            return found, answers.entries(data)
+            return await self._list(prefix, pairs, index)
 
-        return self._watcher(prefix, ask)
+        return self._watcher(prefix, ask, rate_per_s)
 
     async def put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
         """See `Store.put`.
@@ -208,12 +209,30 @@ class ConsulStore:
         """See `Store.services`."""
         return await self._services.instances(name)
 
-    async def _get(self, key: str, *, recurse: bool = False, index: int | None = None) -> tuple[int, Any]:
-        wait = f"{self._settings.wait_s:.3f}s"  # Three decimals, because Go reads no exponents.
-        found, data = await self._client.kv.get(key, recurse=recurse, index=index, wait=wait)
+    async def _get(self, key: str, *, index: int | None = None) -> tuple[int, Any]:
+        found, data = await self._client.kv.get(key, index=index, wait=self._wait)
         return answers.index_of(found), data
 
-    def _watcher(self, name: str, ask: Ask[T]) -> Watcher[T]:
+    async def _list(
+        self, prefix: str, pairs: answers.Lists[Entry], index: int | None = None
+    ) -> tuple[int, tuple[Entry, ...]]:
+        # Not by py-consul's `kv.get`, which reads all of thousands of entries anew, and each twice.
+        params = [("recurse", "1"), *([] if index is None else [("index", index), ("wait", self._wait)])]
+        if self._settings.datacenter:
+            params.append(("dc", self._settings.datacenter))
+
+        def read(response: Any) -> tuple[int, tuple[Entry, ...]]:
+            found = pairs(response.body) if response.code != _NONE else ()
+            return answers.index_of(response.headers.get("X-Consul-Index")), answers.by_key(found)
+
+        answer: tuple[int, tuple[Entry, ...]] = await self._client.http.get(read, f"/v1/kv/{prefix}", params=params)
+        return answer
+
+    @property
+    def _wait(self) -> str:
+        return f"{self._settings.wait_s:.3f}s"  # Three decimals, because Go reads no exponents.
+
+    def _watcher(self, name: str, ask: Ask[T], rate_per_s: float = RATE_PER_S) -> Watcher[T]:
         # Entries are compared whole: Consul keeps the index of an entry that is rewritten with the same value, and
         # where a slot was taken and given back unseen, nothing but that index tells a waiting host to try again.
         watcher: Watcher[T] = Watcher(
@@ -224,6 +243,7 @@ class ConsulStore:
             clock=self._clock,
             sleep=self._sleep,
             draw=lambda ceiling_s: self._rng.uniform(0.0, ceiling_s),
+            rate_per_s=rate_per_s,
         )
         self._watchers.add(watcher)
         return watcher

@@ -20,6 +20,7 @@ class Services:
 
     def __init__(self, client: ConsulClient) -> None:
         self._client = client
+        self._seen: dict[str, answers.Lists[ServiceHealth]] = {}
 
     async def register(self, service: Service) -> None:
         """See `Store.register`.
@@ -64,8 +65,13 @@ class Services:
 
     async def instances(self, name: str) -> tuple[ServiceHealth, ...]:
         """See `Store.services`."""
-        _, data = await self._client.health.service(name)
-        return answers.health(data)
+        # Not by py-consul's `health.service`, which reads all of thousands of instances anew at each look.
+        read = self._seen.setdefault(name, answers.instances())
+        datacenter = [("dc", self._client.dc)] if self._client.dc else None
+        found: list[ServiceHealth] = await self._client.http.get(
+            lambda response: read(response.body), f"/v1/health/service/{name}", params=datacenter
+        )
+        return tuple(sorted(found, key=lambda each: (each.id, each.node)))
 
     async def _is_registered(self, service: Service) -> bool:
         found = (await self._client.agent.services() or {}).get(service.id)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from artifact import ConfigError, TransientError
+from fleet.watch_rules import RATE_PER_S
 
 
 class StoreUnreachable(TransientError):
@@ -162,8 +163,12 @@ class Store(Protocol):
         values may be skipped, the last one never. Close it with `aclose()`.
         """
 
-    def watch_prefix(self, prefix: str) -> Changes[tuple[Entry, ...]]:
-        """All entries below `prefix` now, and again whenever one changes, appears or goes; as `watch`."""
+    def watch_prefix(self, prefix: str, *, rate_per_s: float = RATE_PER_S) -> Changes[tuple[Entry, ...]]:
+        """All entries below `prefix` now, and again whenever one changes, appears or goes; as `watch`.
+
+        An entry that did not change is the same object as before. While changes go on, the store is asked so often a
+        second: each answer has all entries, so who asks for more pays for it.
+        """
 
     async def put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
         """Write; with `cas` only where the key stands at that modify index (0: does not exist).

@@ -131,7 +131,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
                 self._session = aiohttp.ClientSession(
                     connector=await self._connector(),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    headers={"Accept": "application/json"},
+                    # Consul would compress each answer for a client that mostly sits on the same machine.
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 )
             return self._session
 

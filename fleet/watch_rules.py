@@ -120,12 +120,12 @@ def idle_pause_s(state: Watching[T]) -> float:
     return 0.0 if excess <= 0 else min(IDLE_BACKOFF_CAP_S, 0.5 * 2.0 ** min(excess, 16))
 
 
-def take_turn(state: Watching[T], now_s: float) -> tuple[Watching[T], float]:
-    """Take a token for one question.
+def take_turn(state: Watching[T], now_s: float, rate_per_s: float = RATE_PER_S) -> tuple[Watching[T], float]:
+    """Take a token for one question, of those that come back at `rate_per_s`.
 
     Returns:
         The next state, and how long to wait before asking.
     """
     since_s = 0.0 if state.refilled_s is None else max(0.0, now_s - state.refilled_s)
-    tokens = min(float(BURST_COUNT), state.tokens + since_s * RATE_PER_S) - 1.0
-    return replace(state, tokens=tokens, refilled_s=now_s), max(0.0, -tokens / RATE_PER_S)
+    tokens = min(float(BURST_COUNT), state.tokens + since_s * rate_per_s) - 1.0
+    return replace(state, tokens=tokens, refilled_s=now_s), max(0.0, -tokens / rate_per_s)

@@ -30,6 +30,7 @@ class Watcher(Generic[T]):
         clock: monotonic, in seconds.
         sleep: as `asyncio.sleep`.
         draw: a random number within 0 and its argument.
+        rate_per_s: questions, after a burst.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Watcher(Generic[T]):
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         draw: Callable[[float], float],
+        rate_per_s: float = watch_rules.RATE_PER_S,
     ) -> None:
         self._name = name
         self._ask = ask
@@ -50,6 +52,7 @@ class Watcher(Generic[T]):
         self._clock = clock
         self._sleep = sleep
         self._draw = draw
+        self._rate_per_s = rate_per_s
         self._state: watch_rules.Watching[T] = watch_rules.Watching()
         self._scope: asyncio.Timeout | None = None
         self._closed = False
@@ -109,5 +112,5 @@ class Watcher(Generic[T]):
     async def _pause(self) -> None:
         backoff_s = self._draw(watch_rules.backoff_ceiling_s(self._state))
         await self._sleep(backoff_s + watch_rules.idle_pause_s(self._state))
-        self._state, turn_s = watch_rules.take_turn(self._state, self._clock())
+        self._state, turn_s = watch_rules.take_turn(self._state, self._clock(), self._rate_per_s)
         await self._sleep(turn_s)

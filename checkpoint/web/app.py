@@ -169,11 +169,15 @@ async def health(request: web.Request) -> web.Response:
 
 async def static(request: web.Request) -> web.Response:
     """A file that pages load; its address changes with its content."""
-    found = site_of(request).statics.files.get(request.match_info["file"])
+    statics, name = site_of(request).statics, request.match_info["file"]
+    found = statics.files.get(name)
     if found is None:
         raise web.HTTPNotFound
-    cached = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return web.Response(body=found[1], content_type=found[0], charset="utf-8", headers=cached)
+    kind, content = found
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        headers["Content-Encoding"], content = "gzip", statics.packed[name]
+    return web.Response(body=content, content_type=kind, charset="utf-8", headers=headers)
 
 
 HANDLERS: Final[Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]] = {

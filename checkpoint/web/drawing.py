@@ -15,7 +15,7 @@ from checkpoint.guards import Scheduled
 from checkpoint.overview import Overview, Standing, TierView
 from checkpoint.rollout import states as st
 from checkpoint.rollout.picture import Picture
-from checkpoint.web.grid import Grid, grid, running
+from checkpoint.web.grid import Grid, grid, running, runs_of
 from checkpoint.web.live import Snapshot
 from checkpoint.web.steps import applicable
 from checkpoint.windows import Freeze, earliest, freeze_at
@@ -178,8 +178,19 @@ def opening_of(shown: Picture, now: datetime) -> datetime | None:
     return None if begins is None or begins <= now else begins
 
 
-def states_of(drawn: Grid, shown: Picture, buttons: Sequence[str], index: int) -> dict[str, Any]:
-    """What a page's script needs to bring grid and buttons up to date."""
-    return {"roster": drawn.roster, "states": drawn.states, "buttons": list(buttons), "index": index} | {
-        "phase": shown.rollout.phase_name
+def states_of(drawn: Grid, before: Grid | None, shown: Picture, buttons: Sequence[str]) -> dict[str, Any]:
+    """What a page's script needs to bring grid and buttons up to date.
+
+    Args:
+        drawn: the grid now.
+        before: as the page has it; None: as it was drawn some time ago.
+        shown: the rollout.
+        buttons: names of those that do something now.
+    """
+    return {
+        "roster": drawn.roster,
+        "runs": runs_of(drawn, before),
+        "buttons": list(buttons),
+        "index": shown.index,
+        "phase": shown.rollout.phase_name,
     }

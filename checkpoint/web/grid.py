@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 from checkpoint.overview import HostView, Overview, Standing
 from checkpoint.rollout.picture import Picture
@@ -27,6 +28,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "s": "silent",
     "f": "failed",
 }
+_WORTH_A_RUN: Final = 10
+"""So many cells that did not change are sent along sooner than another run is begun, which costs as many characters."""
+
 TROUBLE: Final = "flsrha"
 """Letters that somebody should look at, the worst first."""
 
@@ -39,9 +43,11 @@ _BY_STANDING: Final[Mapping[Standing, str]] = {
     Standing.BEHIND: "w",
 }
 
+# Looked up here, once: an enum's members are slow to find, and this is asked of thousands of hosts a second.
+_GOOD, _BUSY, _BEHIND = Standing.GOOD, Standing.BUSY, Standing.BEHIND
 
-@dataclass(frozen=True)
-class Cell:
+
+class Cell(NamedTuple):
     """One host. `step` is the rollout's step that reaches it, for people."""
 
     tier: str
@@ -93,7 +99,6 @@ class Grid:
 def grid(shown: Picture, view: Overview) -> Grid:
     """The grid of the latest rollout."""
     hosts = {(host.tier, host.host): host for tier in view.tiers for host in tier.hosts}
-    steps = _steps(shown)
     plan = shown.plan
     present = plan.steps[shown.rollout.phase.step].rule.tier
     aside = {(each.tier, each.host) for each in shown.rollout.set_aside}
@@ -102,13 +107,13 @@ def grid(shown: Picture, view: Overview) -> Grid:
         planned = set(tier.hosts)
         joined = sorted(name for each, name in hosts if each == tier.name and name not in planned)
         cells = []
-        for name in (*tier.hosts, *joined):
+        overdue = shown.tally.overdue if tier.name == present else {}
+        for name, step in zip((*tier.hosts, *joined), _steps(shown, tier.name), strict=False):
             place = (tier.name, name)
             host = hosts.get(place)
-            overdue = shown.tally.overdue if tier.name == present else {}
             letter = _letter(host, plan.build.id, is_aside=place in aside, is_overdue=name in overdue)
             note = overdue.get(name) or ("it never reported" if host is None else host.note)
-            cells.append(Cell(tier.name, name, letter, steps.get(place, "joined later"), note))
+            cells.append(Cell(tier.name, name, letter, step, note))
         blocks.append(Block(tier.name, tuple(cells)))
     every = [cell for block in blocks for cell in block.cells]
     roster = hashlib.sha256("\n".join(f"{cell.tier}/{cell.host}" for cell in every).encode()).hexdigest()[:16]
@@ -121,18 +126,43 @@ def running(shown: Picture, view: Overview) -> Mapping[str, int]:
     return {tier.key.tier: sum(host.hot == build for host in tier.hosts) for tier in view.tiers}
 
 
-def _steps(shown: Picture) -> Mapping[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
+def runs_of(now: Grid, before: Grid | None) -> list[tuple[int, str]]:
+    """(place of the first, letters) of neighbours that look otherwise than before; all of them where nobody knows how.
+
+    Short where little changed, however many hosts there are, and never longer than all letters and a few figures.
+    """
+    if before is None or before.roster != now.roster:
+        return [(0, now.states)]
+    runs: list[tuple[int, str]] = []
+    begin = 0
+    end: int | None = None
+    for place, (letter, former) in enumerate(zip(now.states, before.states, strict=True)):
+        if letter == former:
+            continue
+        if end is None or place - end > _WORTH_A_RUN:
+            if end is not None:
+                runs.append((begin, now.states[begin:end]))
+            begin = place
+        end = place + 1
+    if end is not None:
+        runs.append((begin, now.states[begin:end]))
+    return runs
+
+
+def _steps(shown: Picture, tier: str) -> Iterator[str]:
+    """Names of the steps that reach a tier's hosts, one host after the other; without end."""
+    reached = 0
     for step in shown.steps:
-        for host in step.hosts:
-            found.setdefault((step.tier, host), step.name)
-    return found
+        if step.tier == tier:
+            yield from repeat(step.name, step.host_count - reached)
+            reached = step.host_count
+    yield from repeat("joined later")
 
 
 def _letter(  # noqa: PLR0911 - a row for each state
     host: HostView | None, build_id: str, *, is_aside: bool, is_overdue: bool
 ) -> str:
-    if host is not None and host.standing is Standing.GOOD:
+    if host is not None and host.standing is _GOOD:
         return "n" if host.hot == build_id else "o"
     if is_aside:
         return "a"
@@ -140,8 +170,8 @@ def _letter(  # noqa: PLR0911 - a row for each state
         return "l"
     if host is None:
         return "s"
-    if host.standing is Standing.BUSY and host.state == "waiting_for_slot":
+    if host.standing is _BUSY and host.state == "waiting_for_slot":
         return "q"
-    if host.standing is Standing.BEHIND and host.state == "steady" and host.wanted in {None, host.hot}:
+    if host.standing is _BEHIND and host.state == "steady" and host.wanted in {None, host.hot}:
         return "n" if host.hot == build_id else "o"  # the order that it has not seen changes nothing for it
     return _BY_STANDING[host.standing]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,9 +20,9 @@ from artifact import HotcoldError
 from checkpoint.audit import Head, Record, read_head, read_record
 from checkpoint.guards import Guards, Lease, Schedule, read_document
 from checkpoint.insisting import Insistence
-from checkpoint.observing import silent_hosts
-from checkpoint.overview import Overview, overview
-from checkpoint.reading import HostKey, TierKey, read_host_keys, read_tier_keys
+from checkpoint.observing import alive_agents, silent_among
+from checkpoint.overview import Overview, Overviews
+from checkpoint.reading import HostKey, HostReader, TierKey, read_tier_keys
 from checkpoint.rollout.ledger import Ledger, Ongoing, Surroundings
 from checkpoint.rollout.picture import Picture, picture
 from checkpoint.series import Series
@@ -43,11 +43,19 @@ from fleet.keys import (
 log = structlog.get_logger()
 
 HEALTH_INTERVAL_S: Final = 3.0
+HEALTH_PER_S: Final = 1_000
+"""Consul works ten times as long for the health of a host as for its report: after so many, a pause of a second."""
 REFRESH_S: Final = 5.0
 """A snapshot is made anew after it even where nothing changed: deadlines pass, windows close."""
 KEPT_RECORDS: Final = 200
 
-_CALM_S: Final = 0.05
+LOOKS_PER_S: Final = 12.0
+READ_HOSTS_PER_S: Final = 100_000
+UNSEEN_HOSTS_PER_S: Final = 10_000
+"""News of one host is an answer about all of them: after so many hosts were read there is a pause of a second. A longer
+one while no page is open."""
+
+_CALM_S: Final = 0.01
 """So long is waited after a change for those that come with it: a step changes hundreds of hosts at once."""
 _AGAIN_S: Final = 1.0
 
@@ -109,9 +117,14 @@ class Live:
         self._store = store
         self._now = now
         self._ledger = Ledger(store, app, Insistence(asyncio.sleep))
-        self._orders: tuple[Entry, ...] | None = None
-        self._reports: tuple[Entry, ...] | None = None
+        self._orders: tuple[TierKey, ...] | None = None
+        self._read = HostReader(app)
+        self._hosts: tuple[HostKey, ...] | None = None
         self._services: Sequence[ServiceHealth] | None = None
+        self._alive: frozenset[tuple[str | None, str | None]] | None = None
+        self._overview = Overviews(app)
+        self._indices = {"orders": 0, "reports": 0}
+        self._viewer_count = 0
         self._engine: str | None = None
         self._desk: _Desk | None = None
         self._records: deque[tuple[Record, int]] = deque(maxlen=KEPT_RECORDS)
@@ -145,6 +158,15 @@ class Live:
                 return str(task.exception()) or type(task.exception()).__name__
         return None
 
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """As long as the context is open somebody looks, so changes are shown soon."""
+        self._viewer_count += 1
+        try:
+            yield
+        finally:
+            self._viewer_count -= 1
+
     async def changed(self, version: int, timeout_s: float) -> Snapshot | None:
         """The first snapshot after `version`, None where there is none in time."""
         with contextlib.suppress(TimeoutError):
@@ -171,12 +193,10 @@ class Live:
             published.set()
 
     def _make(self, version: int) -> Snapshot | None:
+        keys, hosts, desk, now = self._orders, self._hosts, self._desk, self._now()
         known = self._evidence.now
-        if self._orders is None or self._reports is None or self._desk is None or known is None:
+        if keys is None or hosts is None or desk is None or known is None:
             return None
-        now, desk = self._now(), self._desk
-        keys: tuple[TierKey, ...] = read_tier_keys(self.app, self._orders)
-        hosts = read_host_keys(self.app, self._reports)
         shown = None
         if desk.ongoing is not None:
             around = Surroundings(
@@ -187,14 +207,13 @@ class Live:
                 lease=desk.lease,
                 lease_index=0,
             )
-            silent = silent_hosts(hosts, self._services)
+            silent = silent_among(hosts, self._alive)
             shown = picture(desk.ongoing, around, silent, self._engine, now, known.evidence)
-        indices = (entry.modify_index for entries in (self._orders, self._reports) for entry in entries)
         return Snapshot(
             version=version,
-            index=max(desk.index, known.index, *indices, 0),
+            index=max(desk.index, known.index, *self._indices.values()),
             at=now,
-            view=overview(self.app, keys, hosts, self._services),
+            view=self._overview(keys, hosts, self._services),
             shown=shown,
             guards=desk.guards,
             lease=desk.lease,
@@ -210,14 +229,21 @@ class Live:
     async def _follow_orders(self) -> None:
         async with aclosing(self._store.watch_prefix(tiers_prefix(self.app))) as changes:
             async for entries in changes:
-                self._orders = entries
-                self._dirty.set()
+                self._orders = read_tier_keys(self.app, entries)
+                self._note("orders", entries)
 
     async def _follow_reports(self) -> None:
-        async with aclosing(self._store.watch_prefix(hosts_prefix(self.app))) as changes:
+        watch = self._store.watch_prefix(hosts_prefix(self.app), rate_per_s=LOOKS_PER_S)
+        async with aclosing(watch) as changes:
             async for entries in changes:
-                self._reports = entries
-                self._dirty.set()
+                self._hosts = self._read(entries)
+                self._note("reports", entries)
+                pace = READ_HOSTS_PER_S if self._viewer_count else UNSEEN_HOSTS_PER_S
+                await asyncio.sleep(len(entries) / pace)
+
+    def _note(self, what: str, entries: Sequence[Entry]) -> None:
+        self._indices[what] = max((entry.modify_index for entry in entries), default=0)
+        self._dirty.set()
 
     async def _follow_desk(self) -> None:
         async with aclosing(self._store.watch(audit_head_key(self.app))) as changes:
@@ -273,7 +299,7 @@ class Live:
             except HotcoldError:
                 services = None  # nobody is called silent on no evidence
             if services != self._services:
-                self._services = services
+                self._services, self._alive = services, alive_agents(services)
                 self._dirty.set()
             with contextlib.suppress(HotcoldError):
                 entry = await self._store.read(f"{leader_prefix(self.app)}0")
@@ -281,4 +307,4 @@ class Live:
                 if engine != self._engine:
                     self._engine = engine
                     self._dirty.set()
-            await asyncio.sleep(HEALTH_INTERVAL_S)
+            await asyncio.sleep(max(HEALTH_INTERVAL_S, len(services or ()) / HEALTH_PER_S))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,16 +21,22 @@ _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/sv
 
 
 class Statics:
-    """The files that pages load, kept in memory: path, type, content, and a word that changes with the content."""
+    """The files that pages load, kept in memory: path, type, content, and a word that changes with the content.
+
+    Attributes:
+        packed: the contents by gzip, for whoever takes that.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[str, bytes]] = {}
+        self.packed: dict[str, bytes] = {}
         self.words: dict[str, str] = {}
         base = HERE / "static"
         for path in sorted(base.rglob("*")):
             if path.suffix in _TYPES:
                 name, content = path.relative_to(base).as_posix(), path.read_bytes()
                 self.files[name] = (_TYPES[path.suffix], content)
+                self.packed[name] = gzip.compress(content, mtime=0)
                 self.words[name] = hashlib.sha256(content).hexdigest()[:12]
 
     def url(self, name: str) -> str:

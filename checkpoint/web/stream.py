@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from checkpoint.web.charts import metric_facts, news_of
 from checkpoint.web.drawing import PARTS, facts_of, states_of
+from checkpoint.web.grid import Grid
 from checkpoint.web.live import Snapshot
 from checkpoint.web.rights import Person
 from checkpoint.web.site import SITE, Site, site_of
+
+T = TypeVar("T")
 
 PULSE_S: Final = 2.0
 """A page that hears nothing for several of these says that what it shows is old."""
@@ -26,22 +31,22 @@ MAX_STREAMS: Final = 1000
 
 
 class Streams:
-    """Counts what is open, and draws shared parts once for all pages that show them."""
+    """Counts what is open, and makes once what several pages show of the same snapshot."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._drawn: dict[tuple[Any, ...], str] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._version = 0
 
-    def part(self, site: Site, name: str, snapshot: Snapshot, facts: dict[str, Any], key: tuple[Any, ...]) -> str:
-        """The text of a part. `key` tells apart what the snapshot does not."""
+    def once(self, snapshot: Snapshot, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` makes, or made of this snapshot before. `key` tells apart what the snapshot does not."""
         if snapshot.version != self._version:
-            self._drawn.clear()
+            self._made.clear()
             self._version = snapshot.version
-        whole = (name, *key)
-        if whole not in self._drawn:
-            self._drawn[whole] = site.renderer(f"fragments/{name}.html", facts)
-        return self._drawn[whole]
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
 
 STREAMS: Final = web.AppKey("streams", Streams)
@@ -59,7 +64,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     )
     streams.count += 1
     try:
-        with contextlib.suppress(ConnectionResetError):  # the page was left
+        with contextlib.suppress(ConnectionResetError), site.live.looked_at():  # the page was left
             await response.prepare(request)
             await _feed(request, response, site, streams, kind, number or None)
     finally:
@@ -70,7 +75,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def _feed(  # noqa: PLR0917 - one call, out of the way of the counting
     request: web.Request, response: web.StreamResponse, site: Site, streams: Streams, kind: str, number: int | None
 ) -> None:
-    sent: dict[str, str] = {}
+    sent = _Sent()
     version, is_first = 0, True
     while not site.stopping.is_set():
         snapshot = await site.live.changed(version, 0.0 if is_first else PULSE_S)
@@ -78,51 +83,65 @@ async def _feed(  # noqa: PLR0917 - one call, out of the way of the counting
         if person is None:
             await response.write(_event("gone", {"why": "the session has ended"}))
             return
+        news = b""
         if snapshot is not None:
             version = snapshot.version
-            await _send(response, site, streams, snapshot, (kind, number), person, sent)
-        await response.write(_pulse(site, request, is_first=is_first))
+            news = _news(site, streams, snapshot, (kind, number), person, sent)
+        await response.write(news + _pulse(site, request, is_first=is_first))
         is_first = False
 
 
-async def _send(  # noqa: PLR0917 - likewise
-    response: web.StreamResponse,
-    site: Site,
-    streams: Streams,
-    snapshot: Snapshot,
-    page: tuple[str, int | None],
-    person: Person,
-    sent: dict[str, str],
-) -> None:
+@dataclass
+class _Sent:
+    """What a page shows by now: its parts by name, and its grid."""
+
+    parts: dict[str, str] = field(default_factory=dict)
+    grid: Grid | None = None
+
+
+def _news(  # noqa: PLR0917 - likewise
+    site: Site, streams: Streams, snapshot: Snapshot, page: tuple[str, int | None], person: Person, sent: _Sent
+) -> bytes:
+    """What a page lacks of a snapshot; it counts as sent."""
     kind, number = page
-    if kind == "rollout" and (snapshot.shown is None or snapshot.shown.plan.number != number):
+    shown = snapshot.shown
+    if kind == "rollout" and (shown is None or shown.plan.number != number):
         # A page of a rollout that is not the latest any more: only the banner tells.
         kind = "plain"
-    key = (kind, number, person.role, site.cut_off_since() is None, site.live.broken)
-    facts = {
-        **site.facts(person, snapshot),
-        **facts_of(kind, snapshot, number, order=site.settings.pipeline.tiers),
-        **metric_facts(snapshot),
-        "oob": True,
-        "number": number,
-    }
+    order = site.settings.pipeline.tiers
+    facts = streams.once(
+        snapshot,
+        ("facts", kind, number),
+        lambda: {**facts_of(kind, snapshot, number, order=order), **metric_facts(snapshot)},
+    )
+    own = {**site.facts(person, snapshot), **facts, "oob": True, "number": number}
+    key = (kind, number, person.role, own["cut_off"] is None, site.live.broken)
     changed = []
     for name in PARTS[kind]:
-        whole = (*key, person.session) if name == "command" else key
-        text = streams.part(site, name, snapshot, facts, whole)
-        if sent.get(name) != text:
-            sent[name] = text
+        whole = (name, *key, person.session) if name == "command" else (name, *key)
+        text = streams.once(snapshot, whole, lambda name=name: site.renderer(f"fragments/{name}.html", own))  # type: ignore[misc]
+        if sent.parts.get(name) != text:
+            sent.parts[name] = text
             changed.append(text)
+    news = b""
     if changed:
-        await response.write(_message(f"id: {snapshot.index}\n", "".join(changed)))
-    if kind == "rollout" and snapshot.shown is not None and facts["grid"] is not None:
-        states = states_of(facts["grid"], snapshot.shown, facts["buttons"], snapshot.shown.index)
-        await response.write(_event("states", states, snapshot.index))
-    if kind == "rollout" and (news := news_of(snapshot)) is not None:
-        text = msgspec.json.encode(news).decode()
-        if sent.get("charts") != text:
-            sent["charts"] = text
-            await response.write(_message(f"event: charts\nid: {snapshot.index}\n", text))
+        news = streams.once(
+            snapshot, ("message", *changed), lambda: _message(f"id: {snapshot.index}\n", "".join(changed))
+        )
+    grid = facts["grid"]
+    if shown is not None and grid is not None:
+        before, sent.grid = sent.grid, grid
+        news += streams.once(
+            snapshot,
+            ("states", number, None if before is None else before.roster, None if before is None else before.states),
+            lambda: _event("states", states_of(grid, before, shown, facts["buttons"]), snapshot.index),
+        )
+    if kind == "rollout" and (course := news_of(snapshot)) is not None:
+        text = streams.once(snapshot, ("charts",), lambda: msgspec.json.encode(course).decode())
+        if sent.parts.get("charts") != text:
+            sent.parts["charts"] = text
+            news += _message(f"event: charts\nid: {snapshot.index}\n", text)
+    return news
 
 
 def _pulse(site: Site, request: web.Request, *, is_first: bool) -> bytes:

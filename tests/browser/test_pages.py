@@ -348,3 +348,40 @@ async def _serve(config: Path, consul: str, port: int) -> asyncio.subprocess.Pro
                 return process
             assert process.returncode is None
             await asyncio.sleep(0.05)
+
+
+async def test_hundreds_of_hosts_are_walked_by_rows_and_stay_whole_rows(browser: Browser, tmp_path: Path) -> None:
+    """Blocks of rows let the browser leave out what is out of sight; keys, focus and changes see one grid."""
+    here = "() => [...document.querySelectorAll('.cells')].at(-1).querySelectorAll('.c')"
+    focused = f"() => [...({here})()].indexOf(document.activeElement)"
+    per_row = f"""() => {{
+        const tops = [...({here})()].map((cell) => cell.getBoundingClientRect().top);
+        return tops.filter((top) => top === tops[0]).length;
+    }}"""
+    async with web_world(tmp_path, sizes={"staging": 1, "canary": 1, "prod": 600}) as web:
+        await web.world.start()
+        await web.shown()
+        async with somebody(browser, web) as who:
+            page = await who.open("/rollouts/1")
+            await who.live()
+            row = await page.evaluate(per_row)
+            assert row > 20
+            blocks = page.locator(".cells .rows")
+            assert await blocks.count() > 1
+            counts = await blocks.evaluate_all("(all) => all.map((each) => each.children.length)")
+            assert sum(counts) == 600
+            assert all(count % row == 0 for count in counts[:-1])
+            await page.locator(".cells").last.locator(".c").first.focus()
+            for key, place in (("ArrowDown", row), ("ArrowRight", row + 1), ("End", 599), ("Home", 0)):
+                await page.keyboard.press(key)
+                assert await page.evaluate(focused) == place
+            await page.keyboard.press("End")
+            await page.set_viewport_size({"width": 700, "height": 800})
+            await page.wait_for_function(f"(row) => ({per_row})() < row", arg=row)
+            assert await page.evaluate(focused) == 599
+            await page.keyboard.press("ArrowUp")
+            assert await page.evaluate(focused) == 599 - await page.evaluate(per_row)
+            await web.world.fleet.silence("prod", "prod-599")
+            await expect(page.locator('#grid .c[data-s="s"]')).to_have_count(1)
+            assert await who.faults() == []
+            who.assert_clean()

@@ -106,6 +106,18 @@ async def test_a_prefix_watch_tells_all_entries_whenever_one_comes_changes_or_go
     assert await after(store.delete(f"{prefix}in/b")) == {"in/a": b"3"}
 
 
+async def test_entries_that_did_not_change_are_the_same_objects(store: ConsulStore, prefix: str) -> None:
+    """So whoever follows thousands of hosts makes anew only what is drawn from the others."""
+    await store.put(f"{prefix}a", b"1")
+    await store.put(f"{prefix}b", b"1")
+    watch = store.watch_prefix(prefix)
+    before = await following(watch)
+    await store.put(f"{prefix}b", b"2")
+    after = await following(watch)
+    assert after[0] is before[0]
+    assert (before[1].value, after[1].value) == (b"1", b"2")
+
+
 async def test_a_prefix_watch_tells_that_a_slot_was_taken_and_given_back(store: ConsulStore, prefix: str) -> None:
     watch = store.watch_prefix(prefix)
     assert await following(watch) == ()

@@ -10,9 +10,11 @@ import pytest
 
 from artifact import Refused
 from checkpoint import HostKey, HostView, Observer, Standing, TierKey, follow, look, overview, progress
-from fleet import ConsulSettings, ConsulStore, Order, Service, ServiceHealth, encode
+from checkpoint.overview import Overviews
+from checkpoint.reading import HostReader, read_host_keys
+from fleet import ConsulSettings, ConsulStore, Entry, Order, Service, ServiceHealth, encode
 from fleet.devserver import DevServer
-from fleet.keys import service_id, service_name, tier_key
+from fleet.keys import host_key, service_id, service_name, tier_key
 from tests.commander_world import build, host, problem, report, write_reports
 
 ORDER = Order(v=1, app="shop", tier="prod", serial=7, build=build("b2"), previous=build("b1"))
@@ -197,3 +199,49 @@ async def test_an_observer_follows_orders_reports_and_health(store: ConsulStore)
         await until(Standing.GOOD)
         await store.fail_check(alive, "gone")
         await until(Standing.SILENT)
+
+
+def test_hosts_of_which_nothing_changed_keep_their_views() -> None:
+    """Looking again at thousands of hosts costs what changed; and everything that a view shows makes it anew."""
+    key = TierKey("prod", ORDER)
+    one, two = host("web-1", serial=7, hot="b2"), host("web-2", serial=7, hot="b2")
+    services = [ServiceHealth(service_id("shop", "prod", name), "n", "passing", "", {}) for name in ("web-1", "web-2")]
+    overviews = Overviews("shop")
+    before = overviews([key], [one, two], services)
+    assert overviews([key], [one, two], services).tiers[0] is before.tiers[0]
+
+    changed = host("web-2", serial=7, hot="b1")
+    for keys, hosts, health, slots in (
+        ([key], [one, changed], services, None),
+        ([key], [one, two], services[:1], None),
+        ([key], [one, two], services, {("prod", "web-2"): 3}),
+    ):
+        after = overviews(keys, hosts, health, slots)
+        assert after == overview("shop", keys, hosts, health, slots)
+        assert next(each for each in after.tiers[0].hosts if each.host == "web-1") is before.tiers[0].hosts[0]
+        assert after != before
+
+    later = [TierKey("prod", Order(v=1, app="shop", tier="prod", serial=8, build=build("b3")))]
+    assert overviews(later, [one, two], services) == overview("shop", later, [one, two], services)
+    assert [each.host for each in overviews([key], [one], services).tiers[0].hosts] == ["web-1"]
+
+
+def test_reports_that_did_not_change_are_not_read_again() -> None:
+    """Whatever came, changed, went, or cannot be read: the same as reading all of them."""
+    entries = [
+        Entry(host_key("shop", "prod", name), encode(report(name, serial=7, hot="b2")), 1, 1)
+        for name in ("web-1", "web-2")
+    ]
+    read = HostReader("shop")
+    before = read(entries)
+    assert before == read_host_keys("shop", entries)
+    for now in (
+        [entries[0], Entry(entries[1].key, encode(report("web-2", serial=8, hot="b3")), 1, 2)],
+        [entries[0], Entry(entries[1].key, b"{", 1, 3)],
+        [entries[0]],
+    ):
+        after = read(now)
+        assert after[0] is before[0]
+        assert [(each.host, each.report) for each in after] == [
+            (each.host, each.report) for each in read_host_keys("shop", now)
+        ]

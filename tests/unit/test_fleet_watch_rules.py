@@ -118,15 +118,16 @@ def test_plain_questions_between_wake_ups_for_nothing_do_not_speed_up() -> None:
     assert idle_pause_s(state) == IDLE_BACKOFF_CAP_S
 
 
-def test_a_burst_is_free_then_turns_come_at_the_rate() -> None:
+@pytest.mark.parametrize("rate_per_s", [RATE_PER_S, 8.0])
+def test_a_burst_is_free_then_turns_come_at_the_rate(rate_per_s: float) -> None:
     state = Watching()
     delays = []
     for _ in range(BURST_COUNT + 3):
-        state, delay_s = take_turn(state, 100.0)
+        state, delay_s = take_turn(state, 100.0, rate_per_s)
         delays.append(delay_s)
-    assert delays == [0.0] * BURST_COUNT + [1 / RATE_PER_S, 2 / RATE_PER_S, 3 / RATE_PER_S]
+    assert delays == [0.0] * BURST_COUNT + [1 / rate_per_s, 2 / rate_per_s, 3 / rate_per_s]
 
-    state, delay_s = take_turn(state, 100.0 + 60.0)
+    state, delay_s = take_turn(state, 100.0 + 60.0, rate_per_s)
     assert delay_s == 0.0
     assert state.tokens == BURST_COUNT - 1
 

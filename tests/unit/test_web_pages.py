@@ -254,9 +254,9 @@ class CountingStore(ConsulStore):
         self.counts[f"watch {key}"] += 1
         return super().watch(key)
 
-    def watch_prefix(self, prefix: str) -> Any:
+    def watch_prefix(self, prefix: str, **facts: Any) -> Any:
         self.counts[f"watch {prefix}"] += 1
-        return super().watch_prefix(prefix)
+        return super().watch_prefix(prefix, **facts)
 
     async def read(self, key: str) -> Any:
         self.counts["read"] += "/leader/" not in key  # who leads is asked every few seconds, whoever looks
@@ -291,6 +291,58 @@ async def test_a_hundred_pages_cost_one_watch_on_each_prefix(tmp_path: Path) -> 
         assert watches == dict.fromkeys(
             ("watch hotcold/shop/tiers/", "watch hotcold/shop/hosts/", "watch hotcold/shop/checkpoint/audit-head"), 1
         )
+
+
+async def _told_of_one_host(web: WebWorld) -> tuple[str, int]:
+    """The grid's event after the first host of prod began, and the bytes of everything that came with it."""
+    await web.world.start()
+    await web.world.settle()
+    await web.shown()
+    client = await web.as_("read")
+    url = f"{client.url}/events?page=rollout&number=1"
+    async with asyncio.timeout(60), client.session.get(url) as response:
+        text = ""
+        while "event: pulse" not in text or not text.endswith("\n\n"):
+            text += (await response.content.readany()).decode()
+        value = encode(a_report("prod", "prod-00", serial=1, hot=None, state="fetching"))
+        await web.world.store.put(host_key("shop", "prod", "prod-00"), value)
+        while True:
+            # What comes of one snapshot arrives at once, and ends with a sign of life.
+            text = ""
+            while "event: pulse" not in text or not text.endswith("\n\n"):
+                text += (await response.content.readany()).decode()
+            [*_, states] = [each for each in text.split("\n\n") if each.startswith("event: states")] or [""]
+            if '"b"' in states:
+                return states, len(text)
+
+
+async def test_an_update_is_as_long_for_a_large_fleet_as_for_a_small_one(tmp_path: Path) -> None:
+    """One host that changes is a few characters of the grid, and figures."""
+    found = []
+    for count in (10, 300):
+        place = tmp_path / str(count)
+        place.mkdir()
+        async with web_world(place, sizes={"staging": 1, "canary": 1, "prod": count}) as web:
+            found.append(await _told_of_one_host(web))
+    (small, small_bytes), (large, large_bytes) = found
+    assert len(large) < 300
+    assert len(large) - len(small) < 20
+    assert large_bytes - small_bytes < 200
+
+
+async def test_long_pages_are_packed_unless_they_repeat_what_was_asked(web: WebWorld) -> None:
+    """The length of a packed page that repeats a request would let others guess at the secrets on it."""
+    await web.world.start()
+    await web.shown()
+    client = await web.as_("deploy")
+    static = re.findall(r'(?:src|href)="(/static/[^"]+)"', (await client.get("/rollouts/1")).text)
+    for path, is_packed in (("/rollouts/1", True), *((each, True) for each in static), ("/hosts?q=x", False)):
+        answer = await client.get(path, headers={"Accept-Encoding": "gzip"})
+        assert (answer.headers.get("Content-Encoding") == "gzip") == is_packed, path
+        plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+        assert "Content-Encoding" not in plain.headers
+        if path.startswith("/static"):
+            assert plain.text == answer.text
 
 
 async def test_an_export_is_the_audit_and_the_chain_is_checked(web: WebWorld) -> None:

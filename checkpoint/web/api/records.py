@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from artifact import Refused
 from checkpoint.audit import Record, read_head, read_record, verify
+from checkpoint.audit_reading import read_chain
 from checkpoint.web.api.answers import AuditAnswer, VerifyAnswer
 from checkpoint.web.api.requests import AuditQuery
 from checkpoint.web.site import site_of
@@ -44,15 +45,13 @@ async def records(request: web.Request, *, query: AuditQuery) -> AuditAnswer:
 async def verified(request: web.Request) -> VerifyAnswer:
     """Whether every record is there and unaltered."""
     site = site_of(request)
-    while True:
-        entry = await site.store.read(audit_head_key(site.app))
-        entries = await site.store.read_prefix(audit_prefix(site.app))
-        if await site.store.read(audit_head_key(site.app)) == entry:
-            break
-    head, _ = read_head(entry)
-    flaw = next(verify(entries, head), None)
+    chain = await read_chain(site.store, site.app)
+    flaw = next(verify(chain.entries, chain.head, chain.anchor), None)
     return VerifyAnswer(
-        is_whole=flaw is None, count=len(entries), flaw=None if flaw is None else flaw.message, hash=head.hash
+        is_whole=flaw is None,
+        count=len(chain.entries),
+        flaw=None if flaw is None else flaw.message,
+        hash=chain.head.hash,
     )
 
 

@@ -55,22 +55,26 @@
 
   /* ---- the grid, and the buttons ---- */
   const meanings = {};
+  let cells = [];   /* all cells of all tiers, in the order of the stream's letters */
+  const counts = {};
   const applyStates = (news) => {
     const grid = $("grid");
     if (!grid) return;
     if (grid.dataset.roster !== news.roster) { if (!isWriting()) location.reload(); return; }
-    const cells = grid.getElementsByClassName("c");
-    const counts = {};
-    for (let i = 0; i < cells.length; i += 1) {
-      const letter = news.states[i];
-      counts[letter] = (counts[letter] || 0) + 1;
-      const cell = cells[i];
-      if (cell.dataset.s !== letter) {
+    for (const [begin, letters] of news.runs) {
+      for (let i = 0; i < letters.length; i += 1) {
+        const cell = cells[begin + i], letter = letters[i], former = cell.dataset.s;
+        if (former === letter) continue;
+        counts[former] -= 1;
+        counts[letter] = (counts[letter] || 0) + 1;
         cell.dataset.s = letter;
         cell.title = `${cell.title.split(": ")[0]}: ${meanings[letter]}`;
       }
     }
-    for (const each of document.querySelectorAll("[data-count]")) each.textContent = counts[each.dataset.count] || 0;
+    for (const each of document.querySelectorAll("[data-count]")) {
+      const count = String(counts[each.dataset.count] || 0);
+      if (each.textContent !== count) each.textContent = count;
+    }
     const form = $("act");
     if (form) {
       for (const button of form.querySelectorAll("button[name=action]")) button.hidden = !news.buttons.includes(button.value);
@@ -91,28 +95,56 @@
     moved.hidden = index.value === latest;
   };
 
+  const CELL_PX = () => (cells.length ? cells[0].getBoundingClientRect().width : 18) + 3;
+  const perRowOf = (group) => Math.max(1, Math.floor((group.clientWidth + 3) / CELL_PX()));
+  const MANY = 500, ROWS = 6;
+  /* Blocks of whole rows, so that the browser can leave out those that are out of sight. */
+  const gather = () => {
+    const held = document.activeElement;
+    for (const group of document.querySelectorAll(".cells")) {
+      const own = [...group.getElementsByClassName("c")], perRow = perRowOf(group);
+      if (own.length < MANY || group.dataset.per === String(perRow)) continue;
+      group.dataset.per = String(perRow);
+      const blocks = document.createDocumentFragment();
+      for (let i = 0; i < own.length; i += perRow * ROWS) {
+        const block = document.createElement("div");
+        const some = own.slice(i, i + perRow * ROWS);
+        block.className = "rows";
+        block.style.containIntrinsicHeight = `${Math.ceil(some.length / perRow) * CELL_PX() - 3}px`;
+        block.append(...some);
+        blocks.append(block);
+      }
+      group.replaceChildren(blocks);
+      if (group.contains(held)) held.focus();
+    }
+  };
+  addEventListener("resize", gather);
+
   const walk = (event) => {
-    const cells = [...event.currentTarget.getElementsByClassName("c")];
-    const here = cells.indexOf(document.activeElement);
+    const own = [...event.currentTarget.getElementsByClassName("c")];
+    const here = own.indexOf(document.activeElement);
     if (here < 0) return;
-    const perRow = cells.filter((cell) => cell.offsetTop === cells[0].offsetTop).length || 1;
+    const perRow = perRowOf(event.currentTarget);
     const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perRow, ArrowUp: -perRow }[event.key];
     let to = by === undefined ? undefined : here + by;
     if (event.key === "Home") to = 0;
-    if (event.key === "End") to = cells.length - 1;
-    if (to === undefined || to < 0 || to >= cells.length) return;
+    if (event.key === "End") to = own.length - 1;
+    if (to === undefined || to < 0 || to >= own.length) return;
     event.preventDefault();
-    cells[here].tabIndex = -1;
-    cells[to].tabIndex = 0;
-    cells[to].focus();
+    own[here].tabIndex = -1;
+    own[to].tabIndex = 0;
+    own[to].focus();
   };
   const prepareGrid = () => {
     for (const each of document.querySelectorAll(".legend li")) meanings[each.querySelector(".c").dataset.s] = each.childNodes[1].textContent.trim();
+    if ($("grid")) cells = [...$("grid").getElementsByClassName("c")];
+    for (const cell of cells) counts[cell.dataset.s] = (counts[cell.dataset.s] || 0) + 1;
     for (const group of document.querySelectorAll(".cells")) {
-      const cells = group.getElementsByClassName("c");
-      for (let i = 0; i < cells.length; i += 1) cells[i].tabIndex = i === 0 ? 0 : -1;
+      const own = group.getElementsByClassName("c");
+      for (let i = 0; i < own.length; i += 1) own[i].tabIndex = i === 0 ? 0 : -1;
       group.addEventListener("keydown", walk);
     }
+    gather();
   };
 
   /* ---- the log's filter ---- */
