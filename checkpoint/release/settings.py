@@ -106,6 +106,8 @@ class _File(_Table, frozen=True):
     metrics_interval_s: Any = None
     recordings: Any = None
     web: Any = None
+    checklist: Any = None
+    hotfix_from: Any = None
 
 
 def load_release(path: Path, app: str) -> ReleaseTable:

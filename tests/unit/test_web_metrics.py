@@ -21,10 +21,10 @@ from checkpoint.charting import Charts
 from checkpoint.metric_judge import MetricJudge
 from checkpoint.rollout import events as ev
 from checkpoint.rollout import states
+from checkpoint.rollout.document import document
 from checkpoint.rollout.kept_evidence import JUDGE, AllKept, Judged, Kept, metric_views
 from checkpoint.rollout.ledger import KEPT_ROLLOUTS
 from checkpoint.rollout.machine import begin
-from checkpoint.rollout.picture import document
 from checkpoint.series import Mark, Point, Series
 from checkpoint.verdicts import Evidence, Metric, Verdict
 from checkpoint.verdicts.metric import CommandTable, HttpTable, PrometheusTable, ReportsTable
@@ -336,7 +336,7 @@ async def test_an_engine_writes_what_pages_show(tmp_path: Path) -> None:
                         drawn = json.loads((await client.get("/rollouts/1/charts")).text)
                         shown = await world.desk.look()
                         assert shown is not None
-                        told = document(shown)["metrics"]
+                        told = msgspec.to_builtins(document(shown).metrics)
                 assert drawn["marks"][0]["name"] == "prod to 10 %"
                 assert pytest.approx(0.002) in drawn["metrics"][0]["updated"]
                 assert pytest.approx(0.002) in drawn["metrics"][0]["others"]
