@@ -135,9 +135,11 @@ def demo(
         )
         is_opened = not is_unattended and has_desktop(os.environ) if browser is None else browser
         shown = Show(plan, wishes if "checkpoint" in parts else None, screen, is_json=is_json, opens_browser=is_opened)
-        is_told = asyncio.run(_play(shown))
-        if is_json:
-            click.echo(msgspec.json.encode(shown.result))
+        try:
+            is_told = asyncio.run(_play(shown))
+        finally:
+            if is_json:  # also of a run that failed: what was not shown is not claimed
+                click.echo(msgspec.json.encode(shown.result))
         if picture is not None:
             shown.save_picture(picture)
         if not is_told:

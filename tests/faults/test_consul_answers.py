@@ -163,7 +163,7 @@ async def watching(server: Server, pauses: Pauses, **settings: object) -> AsyncI
 async def values(store: ConsulStore, count: int) -> list[bytes | None]:
     found = []
     watch = store.watch(KEY)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for entry in watch:
             found.append(None if entry is None else entry.value)
             if len(found) == count:

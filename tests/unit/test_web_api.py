@@ -137,7 +137,8 @@ async def test_a_rollout_from_its_plan_to_its_end(web: WebWorld) -> None:
     assert [each.id for each in guards.denied] == ["2026-11-23.1"]
     assert guards.lock.by == "deployer"
     again = await program.do("/api/plans", build="2026-11-23.1", reason="once more")
-    assert "is denied by deployer" in again.obstacle
+    assert "is locked by deployer" in again.obstacle
+    assert "build_denied" in {line.kind for line in again.checklist if line.weight == "blocks"}
     assert (await program.refused("/api/rollouts", plan=again.sealed))[1].kind == "build_denied"
     [row] = (await program.get("/api/rollouts")).rollouts
     assert (row.phase, row.stopped_by, row.because, row.lasted_s) == ("rolled_back", "deployer", "because", 0.0)

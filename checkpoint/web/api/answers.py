@@ -295,12 +295,22 @@ class SettingsAnswer(_Answer, frozen=True):
     people: tuple[PersonSetting, ...] | None
 
 
+class CheckLine(_Answer, frozen=True):
+    """What stands in a rollout's way: it `blocks` its start, a step `waits` for it, or it should be known."""
+
+    kind: str
+    weight: Literal["blocks", "waits", "warns"]
+    what: str
+    remedy: str
+
+
 class PlanAnswer(_Answer, frozen=True):
     """A plan: which hosts each step reaches, and when, as windows have it. Nothing was written.
 
     Attributes:
         rollout: the number that it would have.
         obstacle: why it could not be started now; null: it could.
+        checklist: all that stands in its way, the worst first.
         confirmations: what its start must confirm, by name: `[[checklist]]` of the configuration.
         sealed: what to start exactly this plan with, within the hour, by whoever made it.
     """
@@ -310,6 +320,7 @@ class PlanAnswer(_Answer, frozen=True):
     steps: tuple[StepDocument, ...]
     tiers: tuple[TierHosts, ...]
     obstacle: str | None
+    checklist: tuple[CheckLine, ...]
     confirmations: tuple[Confirmation, ...]
     sealed: str
 

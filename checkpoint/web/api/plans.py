@@ -13,13 +13,12 @@ from msgspec import UNSET
 
 from artifact import ManifestRef, Refused
 from artifact.locate import load_manifest, reference
-from checkpoint.guards import check_guards
 from checkpoint.rollout.document import step_document
 from checkpoint.rollout.picture import steps
 from checkpoint.rollout.plan import Plan
-from checkpoint.starting import asked_of, check_confirmed, check_reachable, prospect
-from checkpoint.web.api.answers import DoneAnswer, PlanAnswer
-from checkpoint.web.api.knowing import build_facts, catch_up, snapshot_of, tier_hosts
+from checkpoint.starting import check_confirmed, check_reachable, prospect
+from checkpoint.web.api.answers import CheckLine, DoneAnswer, PlanAnswer
+from checkpoint.web.api.knowing import build_facts, catch_up, tier_hosts
 from checkpoint.web.api.requests import Planning, Start
 from checkpoint.web.api.standing import build_of
 from checkpoint.web.gate import Denied
@@ -41,14 +40,18 @@ async def plan(request: web.Request, *, body: Planning) -> PlanAnswer:
         reason=reason_in(body.reason),
         first_tier=None if body.first_tier is UNSET else body.first_tier,
     )
+    found = await prospect(site.desk, site.settings, made, person=person.name, now=site.now())
     content = person.name.encode() + b"\0" + msgspec.json.encode(made)
     return PlanAnswer(
         rollout=made.number,
         build=build_facts(made.build),
         steps=tuple(step_document(each) for each in steps(made, None, site.now())),
         tiers=tier_hosts(made),
-        confirmations=asked_of(made, site.settings.checklist),
-        obstacle=await _obstacle(request, made),
+        obstacle=next((f"{line.what}: {line.remedy}" for line in found.blocking), None),
+        checklist=tuple(
+            CheckLine(kind=line.kind, weight=line.weight, what=line.what, remedy=line.remedy) for line in found.lines
+        ),
+        confirmations=found.confirmations,
         sealed=site.identities.seal.close(_SEAL, content, until_s=site.now().timestamp() + PLAN_LASTS_S),
     )
 
@@ -89,16 +92,3 @@ async def _described(request: web.Request, manifest: str | msgspec.UnsetType) ->
     if described.app != site.app:
         raise Refused(f"{location} is a build of {described.app!r}, not of {site.app!r}", kind="other_app")
     return reference(described, location)
-
-
-async def _obstacle(request: web.Request, made: Plan) -> str | None:
-    """Why the plan could not be started now; None: it could."""
-    snapshot = await snapshot_of(request)
-    if snapshot.shown is not None and not snapshot.shown.rollout.is_ended:
-        rollout = snapshot.shown.rollout
-        return f"rollout {rollout.number} of {rollout.build_id} is under way: finish, abort or roll it back first"
-    try:
-        check_guards(snapshot.guards, made.build, remedy="or start under an override")
-    except Refused as refused:
-        return str(refused)
-    return None
