@@ -129,6 +129,8 @@ class Delivery:
     async def deliver(self, runs: Iterable[Run]) -> None:
         """Fetch and write all. No thread works any more when it returns, raises, or is cancelled.
 
+        After an error, processes may, until their owner has ended them.
+
         Raises:
             TransientError: the network or the disk.
             ConfigError: the disk.

@@ -83,6 +83,8 @@ class Filling:
     async def fill(self, delivery: Delivery, on_total: Callable[[int], None]) -> None:
         """Do it. No thread works in the tree any more when this returns or raises.
 
+        After an error, processes may, until their owner has ended them.
+
         Args:
             delivery: fetches what is not here.
             on_total: told how many bytes will be fetched.

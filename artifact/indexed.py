@@ -88,7 +88,7 @@ class _Compared:
 
 
 class IndexedPull:
-    """One pull. To be made before this process has threads: it begins to look at the tree in other processes.
+    """One pull. To be made before this process has threads: it forks those that look at the tree, or write it.
 
     Args:
         ref: the build.

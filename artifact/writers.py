@@ -251,6 +251,9 @@ def _serve(link: socket.socket, slots: Sequence[mmap.mmap], into: Path) -> NoRet
             answer = _written(task, slots, tree) if isinstance(task, _Write) else _copied(task, tree)
         except HotcoldError as error:
             answer = _Broke(failed(error))
+        except Exception as error:  # noqa: BLE001 - it is told, whatever it is: this process has no other way to be heard
+            told = f"a process that wrote into {into} failed: {type(error).__name__}: {error}; please report it"
+            answer = _Broke(failed(TransientError(told, kind="puller_died")))
         link.sendall(_framed(msgspec.msgpack.encode(answer)))
 
 

@@ -12,19 +12,15 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import web
 
 from artifact import HotcoldError, ManifestRef, Refused
-from artifact.locate import load_manifest, reference
 from checkpoint.release.records import BuildKey, read_build_keys
 from checkpoint.rollout.picture import StepView, steps
 from checkpoint.rollout.plan import Plan
 from checkpoint.starting import (
     Line,
     Situation,
-    check_confirmed,
-    check_reachable,
     checklist,
     commands_of,
     first_tier_of,
@@ -32,14 +28,14 @@ from checkpoint.starting import (
 )
 from checkpoint.web.choosing import SHOWN, choices, known_builds
 from checkpoint.web.live import Snapshot
+from checkpoint.web.planned import described, sealed, started, unsealed
 from checkpoint.web.rights import Role
-from checkpoint.web.site import Site, origin_of, person_of, reason_in, site_of
+from checkpoint.web.site import Site, person_of, reason_in, site_of
 from checkpoint.web.steering import MAX_OVERRIDE_MIN
 from checkpoint.windows import closing, is_endless
 from fleet import Build
 from fleet.keys import builds_prefix
 
-PLAN_LASTS_S: Final = 3600.0
 BY_KIND: Final = "by-kind"
 """What is chosen as the first tier where the build's record is to decide it."""
 _FIELDS: Final = ("manifest", "build", "first_tier", "reason")
@@ -69,8 +65,6 @@ async def plan(request: web.Request) -> web.Response:
         found = await prospect(site.desk, site.settings, made, person=person, now=site.now())
     except HotcoldError as error:
         return await _form_page(request, given, problem=str(error), status=422)
-    content = person.encode() + b"\0" + msgspec.json.encode(made)
-    sealed = site.identities.seal.close("plan", content, until_s=site.now().timestamp() + PLAN_LASTS_S)
     views = steps(made, None, site.now())
     is_admin = person_of(request).role >= Role.ADMIN
     return site.page(
@@ -79,7 +73,7 @@ async def plan(request: web.Request) -> web.Response:
         plan=made,
         found=found,
         views=[(view, _closes(made, view)) for view in views],
-        sealed=sealed,
+        sealed=sealed(request, made),
         given=given,
         is_stuck=any(not (line.is_pierced and is_admin) for line in found.blocking),
     )
@@ -89,11 +83,7 @@ async def start(request: web.Request) -> web.Response:
     """Start exactly the plan that was shown."""
     site, form = site_of(request), await request.post()
     person = person_of(request)
-    content = site.identities.seal.open("plan", str(form.get("plan", "")), now_s=site.now().timestamp())
-    name, _, document = (content or b"").partition(b"\0")
-    if name != person.name.encode():
-        raise Refused("the plan is more than an hour old, or was made by somebody else: make another one", kind="stale")
-    made = msgspec.json.decode(document, type=Plan)
+    made = unsealed(request, str(form.get("plan", "")))
     minutes = str(form.get("override", "0") or "0")
     if not minutes.isdecimal() or int(minutes[:6]) > MAX_OVERRIDE_MIN:
         raise Refused(f"an override lasts at most {MAX_OVERRIDE_MIN} minutes", kind="bad_field")
@@ -101,10 +91,7 @@ async def start(request: web.Request) -> web.Response:
         raise Refused("only an admin starts a rollout under an override", kind="not_allowed")
     override = timedelta(minutes=int(minutes)) or None
     ticked = [str(each) for each in form.getall("confirm", [])]
-    confirmed = check_confirmed(made, site.settings.checklist, ticked)
-    found = await prospect(site.desk, site.settings, made, person=person.name, now=site.now())
-    check_reachable(found, is_overridden=override is not None)
-    await site.desk.start(made, origin_of(request, made.reason), override, confirmed)
+    await started(request, made, override=override, confirmed=ticked)
     await site.catch_up()
     raise web.HTTPSeeOther(f"/rollouts/{made.number}")
 
@@ -182,10 +169,7 @@ async def _build(request: web.Request, manifest: str, build: str) -> tuple[Manif
             "choose a build, or give the URL of a manifest, which begins with https:// (or http://, s3://)",
             kind="bad_field",
         )
-    described, location = await load_manifest(manifest)
-    if described.app != site.app:
-        raise Refused(f"{location} is a build of {described.app!r}, not of {site.app!r}", kind="other_app")
-    found = reference(described, location)
+    found = await described(request, manifest)
     return found, next((key.build for key in keys if key.build is not None and key.build.build == found), None)
 
 
